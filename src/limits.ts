@@ -1,0 +1,51 @@
+/**
+ * Every limit that vhu puts on what comes from outside, in one place, with the reason for each number.
+ * A length is checked against its limit before anything is allocated for it.
+ */
+
+const KiB = 1024;
+const MiB = 1024 * KiB;
+const GiB = 1024 * MiB;
+
+/** Largest payload of a message. QEMU accepts 2056, rust-vmm 4096: more than this no peer would take. */
+export const MAX_PAYLOAD_BYTES = 4096;
+/** Most fds with one message. rust-vmm and crosvm take 32, QEMU and DPDK 8; no message needs more than 8. */
+export const MAX_MESSAGE_FDS = 32;
+/** Regions in one SET_MEM_TABLE (spec, VHOST_MEMORY_BASELINE_NREGIONS). */
+export const MAX_MEM_TABLE_REGIONS = 8;
+/** Memory slots for ADD_MEM_REG: what libvhost-user and rust-vmm offer (QEMU asks for 512 at most). */
+export const MAX_MEM_SLOTS = 509;
+/** Queues of one device. virtio-net with 256 pairs and a control queue needs 513; the index has 8 bits in KICK/CALL. */
+export const MAX_QUEUES = 256;
+/** Entries of a split or packed ring (virtio 1.2, 2.7 and 2.8: at most 2^15). */
+export const MAX_QUEUE_SIZE = 32768;
+/** Bytes of a device's config space (QEMU's VHOST_USER_MAX_CONFIG_SIZE). */
+export const MAX_CONFIG_BYTES = 256;
+/** Length of one descriptor chain in bytes (virtio 1.2, 2.7.4: a chain is at most 2^32 bytes). */
+export const MAX_CHAIN_BYTES = 4 * GiB;
+/** One view of a mapping: indices at or above 2^31 are 30x slower in JavaScriptCore (measured). */
+export const MAX_WINDOW_BYTES = 1 * GiB;
+/** Shared memory regions of a device: an 8-bit shmid. */
+export const MAX_SHMEM_REGIONS = 256;
+/** Entries of the device IOTLB; the kernel's vhost keeps 2048. */
+export const MAX_IOTLB_ENTRIES = 2048;
+
+/** How long a request may take to be answered. */
+export const DEFAULT_REQUEST_TIMEOUT_MS = 5_000;
+/** How long the rest of a message may take once its first byte is here. */
+export const DEFAULT_MESSAGE_TIMEOUT_MS = 5_000;
+/** How long a device-state transfer may go without a byte. */
+export const DEFAULT_TRANSFER_IDLE_TIMEOUT_MS = 30_000;
+/** How long stopping a ring may wait for the requests in flight. */
+export const DEFAULT_DRAIN_TIMEOUT_MS = 30_000;
+
+/** A device state as a whole: what a back-end may write before the transfer is refused. */
+export const MAX_DEVICE_STATE_BYTES = 64 * GiB;
+/** State that is held in memory; beyond this it goes to a spool file. */
+export const MAX_IN_MEMORY_STATE_BYTES = 4 * MiB;
+/** One chunk of a device state on its way. Pipes hold at most 1 MiB for an ordinary user. */
+export const STATE_CHUNK_BYTES = 1 * MiB;
+/** One section of a framed device state that is decoded in memory. */
+export const MAX_STATE_SECTION_BYTES = 64 * MiB;
+/** Sections of one framed device state. */
+export const MAX_STATE_SECTIONS = 4096;

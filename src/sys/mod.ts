@@ -1,0 +1,32 @@
+/** Linux, by bun:ffi: owned fds and mappings, sockets with fds, pipes, eventfds, epoll, files. x86_64 and aarch64. */
+export { F, FALLOC, O, POLL, SEAL, SEEK } from "./constants.ts";
+export { Deadline } from "./deadline.ts";
+export { check, Errno, errnoName, lastErrno, retrying, syscallError } from "./errno.ts";
+export { createEventFd, drainEvent, signalEvent } from "./event-fd.ts";
+export { EventLoop, type ReadyHandler } from "./event-loop.ts";
+export { disposeAll, Fd } from "./fd.ts";
+export {
+  dataRanges,
+  openFile,
+  openTemporaryFile,
+  punchHole,
+  readAt,
+  readSome,
+  setNonBlocking,
+  sizeOf,
+  syncData,
+  syncFile,
+  truncateFile,
+  writeAt,
+  writeSome,
+} from "./file.ts";
+export { IoVector } from "./io-vector.ts";
+export { libc } from "./libc.ts";
+export { Mapping, type MappingOptions } from "./mapping.ts";
+export { createMemfd, isSealedAgainstShrinking } from "./memfd.ts";
+export { addressOf, NativeBuffer } from "./native-buffer.ts";
+export { createPipe, growPipe, type PipeEnds, spliceSome } from "./pipe.ts";
+export { eventLoopTurn, pollNow, waitReady, waitReadySync } from "./poll.ts";
+export { connectUnix, setBufferSizes, UnixListener } from "./unix-address.ts";
+export { UnixSocket, WOULD_BLOCK } from "./unix-socket.ts";
+export { createUserfaultfd, registerMissingFaults } from "./userfaultfd.ts";
