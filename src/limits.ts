@@ -49,3 +49,31 @@ export const STATE_CHUNK_BYTES = 1 * MiB;
 export const MAX_STATE_SECTION_BYTES = 64 * MiB;
 /** Sections of one framed device state. */
 export const MAX_STATE_SECTIONS = 4096;
+
+/** Header of a framed device state: four short fields; more is not a header. */
+export const MAX_STATE_HEADER_BYTES = 4 * KiB;
+/** Name of a device type or of a section, in UTF-8. */
+export const MAX_STATE_NAME_BYTES = 255;
+/** Nesting of a msgpack value: our deepest state has 5 levels, and the validator recurses. */
+export const MAX_STATE_VALUE_DEPTH = 32;
+/** Items of one msgpack value: one byte of input can become an 8-byte JavaScript value. */
+export const MAX_STATE_VALUE_ITEMS = 1 << 20;
+
+/** Plain JSON header of a snapshot. */
+export const MAX_SNAPSHOT_HEADER_BYTES = 1 * MiB;
+/** Manifest and memory map of a snapshot, as JSON: 256 devices of 256 queues stay below 8 MiB. */
+export const MAX_SNAPSHOT_MANIFEST_BYTES = 16 * MiB;
+/** One record of a snapshot. The largest is the index: 4 Mi extents of 56 bytes. */
+export const MAX_SNAPSHOT_RECORD_BYTES = 256 * MiB;
+/** Records of a snapshot: 64 GiB of device state and 1 TiB of memory in chunks of 1 MiB stay below. */
+export const MAX_SNAPSHOT_RECORDS = 2 * 1024 * 1024;
+/** Extents of the living index; with {@link MAX_SNAPSHOT_RECORD_BYTES} for the index record. */
+export const MAX_SNAPSHOT_EXTENTS = 4 * 1024 * 1024;
+/** Plain bytes of one zstd frame: what a reader must be able to allocate for one extent. */
+export const MAX_SNAPSHOT_FRAME_BYTES = 1 * MiB;
+/** Extents in one record, so that a damaged record costs little. */
+export const MAX_SNAPSHOT_BATCH_EXTENTS = 64;
+/** One memory region: offsets stay exact as numbers far beyond this. */
+export const MAX_SNAPSHOT_REGION_BYTES = 16 * 1024 * GiB;
+/** A snapshot that comes through a pipe and is spooled to disk. */
+export const MAX_SNAPSHOT_SPOOL_BYTES = 1024 * GiB;

@@ -25,6 +25,7 @@ export { libc } from "./libc.ts";
 export { Mapping, type MappingOptions } from "./mapping.ts";
 export { createMemfd, isSealedAgainstShrinking } from "./memfd.ts";
 export { addressOf, NativeBuffer } from "./native-buffer.ts";
+export { type Moved, PeerStream } from "./peer-stream.ts";
 export { createPipe, growPipe, type PipeEnds, spliceSome } from "./pipe.ts";
 export { eventLoopTurn, pollNow, waitReady, waitReadySync } from "./poll.ts";
 export { connectUnix, setBufferSizes, UnixListener } from "./unix-address.ts";

@@ -24,7 +24,8 @@ export interface Guest {
 
 /**
  * Builds an initramfs for Debian's cloud kernel. ext4 (which mounts ext2 too) is built into that kernel; busybox
- * has `mke2fs` and `mkdosfs`. When `init` returns, the guest powers off.
+ * has `mke2fs` and `mkdosfs`; to mount vfat, ask for nls_cp437 and nls_ascii besides vfat, which name no
+ * dependency on them. When `init` returns, the guest powers off.
  *
  * @example
  * const guest = buildGuest({ dir, modules: ["virtio_blk"], init: "mke2fs /dev/vda && echo made" });

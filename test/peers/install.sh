@@ -38,7 +38,7 @@ quiet() {
 
 host_apt() {
   "$1" -o Dir::Etc::sourcelist="$work/host.list" -o Dir::Etc::sourceparts=/dev/null \
-    -o Dir::State::lists="$work/host-lists" "${common[@]}" "${@:2}"
+    -o Dir::State::lists="$work/host-lists" -o Dir::Cache="$work/host-cache" "${common[@]}" "${@:2}"
 }
 
 # An apt that knows of no installed package: it resolves everything the root needs.
@@ -46,7 +46,7 @@ trixie_apt() {
   "$1" -o Dir::Etc::sourcelist="$work/trixie.list" -o Dir::Etc::sourceparts=/dev/null \
     -o Dir::Etc::preferences=/dev/null -o Dir::Etc::preferencesparts=/dev/null \
     -o Dir::State="$work/trixie-state" -o Dir::State::lists="$work/trixie-lists" \
-    -o Dir::State::status="$work/no-packages" "${common[@]}" "${@:2}"
+    -o Dir::State::status="$work/no-packages" -o Dir::Cache="$work/trixie-cache" "${common[@]}" "${@:2}"
 }
 
 # Prints "URI trusted suite component" of each Debian source the machine has, whatever file format it is in.
@@ -61,7 +61,7 @@ write_sources() {
   # apt lists only targets it has fetched; a fresh image has none.
   if ! grep -q ' bookworm main$\| stable main$\| oldstable main$' <<<"$rows"; then
     say "apt-get update (the machine has no package lists yet)"
-    retry quiet apt-get update
+    retry quiet apt-get -o Acquire::Retries=3 update
     rows=$(machine_sources)
   fi
   local keyring=/usr/share/keyrings/debian-archive-keyring.gpg options
@@ -74,18 +74,20 @@ write_sources() {
       archive="[$options] $uri" ;;
     esac
   done <<<"$rows"
-  [ -n "$archive" ] || die "found no Debian 12 archive (suite bookworm, main) in this machine's apt sources"
+  [ -n "$archive" ] || die "found no Debian 12 archive (suite bookworm, main) in this machine's apt sources, or it could not be reached"
   echo "deb $archive bookworm-backports main" >>"$work/host.list"
   echo "deb $archive trixie main" >"$work/trixie.list"
 }
 
 prepare_apt() {
   work=$(mktemp -d "$peers/tmp.XXXXXX")
-  mkdir -p "$work"/{host-lists,trixie-lists,cache/archives,trixie-state}/partial
+  mkdir -p "$work"/{host-lists,trixie-lists,host-cache/archives,trixie-cache/archives,trixie-state}/partial
   : >"$work/no-packages"
-  common=(-o Dir::Cache="$work/cache" -o APT::Sandbox::User=root -o Acquire::Retries=3 -o Acquire::PDiffs=false
+  common=(-o APT::Sandbox::User=root -o Acquire::Retries=3 -o Acquire::PDiffs=false
     -o Acquire::Languages=none -o DPkg::Lock::Timeout=600 -o APT::Install-Recommends=false
-    -o APT::Get::Assume-Yes=true -o quiet=1)
+    -o APT::Get::Assume-Yes=true -o quiet=1
+    # Otherwise "update" succeeds without the lists it could not fetch, and nothing is tried again.
+    -o APT::Update::Error-Mode=any)
   write_sources
 }
 
@@ -104,11 +106,11 @@ unpack_trixie() {
   local root=$work/trixie deb
   mkdir -p "$root"/usr/{bin,sbin,lib,lib64}
   for deb in bin sbin lib lib64; do ln -s "usr/$deb" "$root/$deb"; done
-  for deb in "$work"/cache/archives/*.deb; do dpkg-deb -x "$deb" "$root"; done
+  for deb in "$work"/trixie-cache/archives/*.deb; do dpkg-deb -x "$deb" "$root"; done
   rm -rf "$peers/trixie"
   mv "$root" "$peers/trixie"
-  record virtiofsd "$work"/cache/archives/virtiofsd_*.deb
-  record libblkio "$work"/cache/archives/libblkio-dev_*.deb
+  record virtiofsd "$work"/trixie-cache/archives/virtiofsd_*.deb
+  record libblkio "$work"/trixie-cache/archives/libblkio-dev_*.deb
 }
 
 unpack_guest() {
@@ -178,6 +180,7 @@ main() {
   [ "${VERSION_CODENAME:-}" = bookworm ] || die "needs Debian 12 (bookworm), this is ${PRETTY_NAME:-unknown}"
   [ "$(dpkg --print-architecture)" = amd64 ] || die "needs amd64; the guest and QEMU's tests are x86_64 only"
   mkdir -p "$peers"
+  peers=$(cd "$peers" && pwd)
   exec 9>"$peers/.lock"
   flock -w 1200 9 || die "another run has held $peers/.lock for 20 minutes"
   if complete; then say "all there in $peers (another run brought it)"; report; return; fi

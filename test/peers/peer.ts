@@ -29,7 +29,7 @@ export interface MissingPeer {
 
 /** Where install.sh puts what it unpacks: `$VHU_PEERS`, or .peers in the repository. */
 export function peersFolder(): string {
-  return process.env.VHU_PEERS ?? resolve(import.meta.dir, "../../.peers");
+  return resolve(process.env.VHU_PEERS ?? join(import.meta.dir, "../../.peers"));
 }
 
 /** Finds one peer. It is there when install.sh has listed it and its files still stand. */

@@ -1,0 +1,126 @@
+/** The JSON parts of a snapshot. They are validated when read, since a file may come from anybody, and when written. */
+import type { z } from "zod";
+import { FormatError, UsageError } from "../../src/errors.ts";
+import { MAX_MEM_SLOTS, MAX_QUEUE_SIZE, MAX_SNAPSHOT_REGION_BYTES } from "../../src/limits.ts";
+
+/** Memory is saved in multiples of this. */
+export const MEMORY_PAGE_BYTES = 4096;
+
+export type SnapshotHeader = z.infer<Schemas["header"]>;
+export type SnapshotManifest = z.infer<Schemas["manifest"]>;
+export type SnapshotDevice = SnapshotManifest["devices"][number];
+export type SnapshotRegion = z.infer<Schemas["memoryMap"]>["regions"][number];
+
+type Schemas = ReturnType<typeof makeSchemas>;
+let schemas: Schemas | undefined;
+
+/** @throws FormatError */
+export function validateHeader(json: Uint8Array): SnapshotHeader {
+  return parse(loadSchemas().header, json, "header", 16);
+}
+
+/** @throws FormatError */
+export function decodeManifest(json: Uint8Array, offset: number): SnapshotManifest {
+  return parse(loadSchemas().manifest, json, "manifest", offset);
+}
+
+/** @throws FormatError */
+export function decodeMemoryMap(json: Uint8Array, offset: number): SnapshotRegion[] {
+  return parse(loadSchemas().memoryMap, json, "memory map", offset).regions;
+}
+
+/** @throws UsageError */
+export function encodeManifest(manifest: SnapshotManifest): Uint8Array {
+  return encode(loadSchemas().manifest, manifest, "manifest");
+}
+
+/** @throws UsageError */
+export function encodeMemoryMap(regions: readonly SnapshotRegion[]): Uint8Array {
+  return encode(loadSchemas().memoryMap, { regions: [...regions] }, "memory map");
+}
+
+/** Keys that this version does not know are kept: a newer writer may say more. zod costs 40 ms, so it is loaded here. */
+function makeSchemas() {
+  const { z } = require("zod") as typeof import("zod");
+  const u32 = z.number().int().min(0).max(0xffff_ffff);
+  const size = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
+  const mask = z.string().regex(/^0x[0-9a-f]{1,16}$/);
+  const header = z.looseObject({
+    writer: z.looseObject({ name: z.string(), version: z.string() }),
+    createdAt: z.string(),
+    id: z.string(),
+    runState: z.string().optional(),
+    host: z.looseObject({ kernel: z.string(), architecture: z.string() }).optional(),
+    labels: z.record(z.string(), z.string()).optional(),
+  });
+  const queue = z.looseObject({
+    index: u32,
+    size: z.number().int().min(0).max(MAX_QUEUE_SIZE),
+    base: u32,
+  });
+  const device = z.looseObject({
+    id: u32,
+    name: z.string(),
+    type: z.string(),
+    backend: z.looseObject({
+      executable: z.string().optional(),
+      version: z.string().optional(),
+      identity: z.string(),
+    }),
+    socket: z.string().optional(),
+    features: mask,
+    protocolFeatures: mask,
+    queues: z.array(queue),
+    /** The config space in hexadecimal digits. */
+    config: z.string().regex(/^([0-9a-f]{2})*$/),
+    stateFormat: z.string(),
+    stateBytes: size,
+  });
+  const manifest = z.looseObject({
+    machine: z.record(z.string(), z.unknown()).optional(),
+    devices: z.array(device).refine((devices) => isUnique(devices.map(({ id }) => id)), "device ids repeat"),
+    memory: z.looseObject({ totalBytes: size }),
+  });
+  const region = z.looseObject({
+    id: u32,
+    guestAddress: size,
+    sizeBytes: z.number().int().min(1).max(MAX_SNAPSHOT_REGION_BYTES).multipleOf(MEMORY_PAGE_BYTES),
+    name: z.string(),
+  });
+  const regions = z.array(region).max(MAX_MEM_SLOTS);
+  const memoryMap = z.looseObject({
+    regions: regions.refine((list) => isUnique(list.map(({ id }) => id)), "region ids repeat"),
+  });
+  return { header, manifest, memoryMap };
+}
+
+function isUnique(values: readonly number[]): boolean {
+  return new Set(values).size === values.length;
+}
+
+function loadSchemas(): Schemas {
+  schemas ??= makeSchemas();
+  return schemas;
+}
+
+function parse<Type>(schema: z.ZodType<Type>, bytes: Uint8Array, section: string, offset: number): Type {
+  let value: unknown;
+  try {
+    value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+  } catch (cause) {
+    throw new FormatError(`the ${section} is not JSON`, section, offset, { cause });
+  }
+  const result = schema.safeParse(value);
+  if (!result.success) throw new FormatError(`the ${section} is invalid: ${issuesOf(result.error)}`, section, offset);
+  return result.data;
+}
+
+function encode<Type>(schema: z.ZodType<Type>, value: Type, what: string): Uint8Array {
+  const result = schema.safeParse(value);
+  if (!result.success) throw new UsageError(`the ${what} is invalid: ${issuesOf(result.error)}`);
+  return new TextEncoder().encode(JSON.stringify(value));
+}
+
+function issuesOf(error: z.ZodError): string {
+  return error.issues.map((issue) => `${issue.path.join(".")}: ${issue.message}`).join("; ");
+}

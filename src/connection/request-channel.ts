@@ -1,0 +1,147 @@
+import { PeerError, ProtocolError, StateError } from "../errors.ts";
+import { DEFAULT_REQUEST_TIMEOUT_MS } from "../limits.ts";
+import { Deadline, type Fd } from "../sys/mod.ts";
+import { checkReplyHeader, headerFlag, type Message, payloads } from "../wire/mod.ts";
+import type { Connection, Frame } from "./connection.ts";
+import type { ReceivedFds } from "./received-fds.ts";
+
+export interface RequestChannelOptions {
+  /** How long a request may take to be answered, unless the call says otherwise. */
+  readonly requestTimeoutMs?: number;
+  /** Run again and again while a reply is awaited: lets both ends of a pair live in one thread (tests). */
+  readonly whileWaiting?: (() => void) | undefined;
+}
+
+export interface CallOptions {
+  readonly fds?: readonly Fd[];
+  readonly timeoutMs?: number;
+}
+
+export interface Answer<R> {
+  readonly reply: R;
+  /** To be disposed of by the caller. */
+  readonly fds: ReceivedFds;
+}
+
+/**
+ * The asking side of a connection: sends requests and takes their answers in order.
+ *
+ * After a reply that did not come in time or did not fit, nobody knows which answer belongs to which request: the channel
+ * is broken then and every further call says so.
+ */
+export class RequestChannel implements Disposable {
+  /** True once REPLY_ACK was negotiated: then requests without a reply body are acknowledged. */
+  replyAck = false;
+  readonly #timeoutMs: number;
+  readonly #whileWaiting: (() => void) | undefined;
+  #broken: Error | undefined;
+
+  constructor(
+    readonly connection: Connection,
+    options: RequestChannelOptions = {},
+  ) {
+    this.#timeoutMs = options.requestTimeoutMs ?? DEFAULT_REQUEST_TIMEOUT_MS;
+    this.#whileWaiting = options.whileWaiting;
+  }
+
+  /** Sends a request that has a reply body, and waits for it. The caller owns the fds of the answer. */
+  call<P, R>(message: Message<P, R>, payload: P, options: CallOptions = {}): Answer<R> {
+    this.#send(message, payload, 0, options.fds);
+    return this.#receive(message, options.timeoutMs ?? this.#timeoutMs);
+  }
+
+  /** As `call`, but lets the event loop turn while it waits: for answers that may take long. */
+  async callAsync<P, R>(
+    message: Message<P, R>,
+    payload: P,
+    options: CallOptions & { readonly signal?: AbortSignal | undefined } = {},
+  ): Promise<Answer<R>> {
+    const timeoutMs = options.timeoutMs ?? this.#timeoutMs;
+    this.#send(message, payload, 0, options.fds);
+    try {
+      const frame = await this.connection.receiveAsync(timeoutMs, options.signal);
+      return this.#accept(message, frame, timeoutMs);
+    } catch (error) {
+      throw this.#break(error);
+    }
+  }
+
+  /**
+   * Sends a request without a reply body. With REPLY_ACK it waits for the acknowledgement.
+   * @throws PeerError when the peer answers with a failure
+   */
+  send<P>(message: Message<P, unknown>, payload: P, options: CallOptions = {}): void {
+    this.#send(message, payload, this.replyAck ? headerFlag.NEED_REPLY : 0, options.fds);
+    if (!this.replyAck) return;
+    const answer = this.#receive({ ...message, reply: payloads.value64, replyFds: { min: 0, max: 0 } }, options.timeoutMs ?? this.#timeoutMs);
+    answer.fds[Symbol.dispose]();
+    if (answer.reply.value !== 0n) {
+      throw new PeerError(`the peer refused ${message.name} (it answered ${answer.reply.value})`, {
+        details: { request: message.name, answer: answer.reply.value },
+      });
+    }
+  }
+
+  /** Sends a request without asking for an acknowledgement even where REPLY_ACK was negotiated. */
+  notify<P>(message: Message<P, unknown>, payload: P, options: CallOptions = {}): void {
+    this.#send(message, payload, 0, options.fds);
+  }
+
+  [Symbol.dispose](): void {
+    this.connection[Symbol.dispose]();
+  }
+
+  #send<P>(message: Message<P, unknown>, payload: P, flags: number, fds: readonly Fd[] = []): void {
+    if (this.#broken !== undefined) {
+      throw new StateError(`cannot send ${message.name}: the connection is unusable since an earlier request failed`, {
+        cause: this.#broken,
+      });
+    }
+    this.connection.send(message.number, headerFlag.VERSION | flags, message.payload.encode(payload), fds);
+  }
+
+  #receive<R>(message: Message<never, R> | Message<unknown, R>, timeoutMs: number): Answer<R> {
+    try {
+      const frame = this.#whileWaiting === undefined ? this.connection.receive(timeoutMs) : this.#turnUntil(timeoutMs);
+      return this.#accept(message, frame, timeoutMs);
+    } catch (error) {
+      throw this.#break(error);
+    }
+  }
+
+  #turnUntil(timeoutMs: number): Frame | "nothing" | "closed" {
+    const deadline = new Deadline(timeoutMs);
+    for (;;) {
+      const received = this.connection.receive(0);
+      if (received !== "nothing" || deadline.expired) return received;
+      this.#whileWaiting!();
+    }
+  }
+
+  #accept<R>(
+    message: Message<never, R> | Message<unknown, R>,
+    frame: Frame | "nothing" | "closed",
+    timeoutMs: number,
+  ): Answer<R> {
+    if (frame === "closed") {
+      throw new PeerError(`the peer hung up instead of answering ${message.name}`, { reconnect: true });
+    }
+    if (frame === "nothing") {
+      throw new PeerError(`no answer to ${message.name} within ${timeoutMs} ms`, { reconnect: true });
+    }
+    try {
+      checkReplyHeader({ ...frame, size: frame.payload.length }, message.number, undefined, message.name);
+      frame.fds.check(`${message.name} (reply)`, message.replyFds.min, message.replyFds.max);
+      if (message.reply === undefined) throw new ProtocolError("has no reply body", message.name);
+      return { reply: message.reply.decode(frame.payload, `${message.name} (reply)`), fds: frame.fds };
+    } catch (error) {
+      frame.fds[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  #break(error: unknown): Error {
+    this.#broken = error as Error;
+    return this.#broken;
+  }
+}
