@@ -23,6 +23,10 @@ export const MAX_QUEUE_SIZE = 32768;
 export const MAX_CONFIG_BYTES = 256;
 /** Length of one descriptor chain in bytes (virtio 1.2, 2.7.4: a chain is at most 2^32 bytes). */
 export const MAX_CHAIN_BYTES = 4 * GiB;
+/** Contiguous pieces of one chain: two for every descriptor of the largest ring, where regions split buffers. */
+export const MAX_CHAIN_PIECES = 2 * MAX_QUEUE_SIZE;
+/** Descriptors of an indirect table, unless the ring itself is larger: QEMU's VIRTQUEUE_MAX_SIZE, and Linux's IOV_MAX. */
+export const MAX_INDIRECT_DESCRIPTORS = 1024;
 /** One view of a mapping: indices at or above 2^31 are 30x slower in JavaScriptCore (measured). */
 export const MAX_WINDOW_BYTES = 1 * GiB;
 /** Shared memory regions of a device: an 8-bit shmid. */

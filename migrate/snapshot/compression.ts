@@ -77,7 +77,8 @@ function addonZstd(binding: Addon, level: number): Zstd {
 }
 
 function bunZstd(level: number): Zstd {
-  const { constants, zstdCompressSync, zstdDecompressSync } = require("node:zlib") as typeof import("node:zlib");
+  const { constants, zstdCompressSync, zstdDecompressSync } =
+    require("node:zlib") as typeof import("node:zlib");
   const params = { [constants.ZSTD_c_compressionLevel]: level, [constants.ZSTD_c_checksumFlag]: 1 };
   return {
     backend: "bun",

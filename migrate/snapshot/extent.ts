@@ -88,7 +88,8 @@ export function decodeExtent(view: DataView, at: number, fileOffset: number, end
   }
   if (view.getUint16(at + 26, true) !== 0) fail("reserved bytes are not zero");
   if (kind === "zero") {
-    const isBare = codec === CODEC_NONE && frame.sizeBytes + frame.offset + frame.plainBytes + extent.skipBytes === 0;
+    const isBare =
+      codec === CODEC_NONE && frame.sizeBytes + frame.offset + frame.plainBytes + extent.skipBytes === 0;
     if (!isBare || frame.checksum !== 0n) fail("an extent of zeros has a frame");
     return extent;
   }

@@ -42,7 +42,11 @@ export function readFully(fd: number, into: Uint8Array, offset: number, what: st
       readSync(fd, into, done, into.length - done, offset + done),
     );
     if (count === 0) {
-      throw new FormatError(`the file ends early, ${into.length - done} more bytes were expected`, section, offset + done);
+      throw new FormatError(
+        `the file ends early, ${into.length - done} more bytes were expected`,
+        section,
+        offset + done,
+      );
     }
     done += count;
   }

@@ -39,7 +39,9 @@ export function encodeHeader(fields: HeaderFields): Uint8Array {
     }),
   );
   if (json.length > MAX_SNAPSHOT_HEADER_BYTES) {
-    throw new UsageError(`the snapshot's header has ${json.length} bytes, at most ${MAX_SNAPSHOT_HEADER_BYTES} fit`);
+    throw new UsageError(
+      `the snapshot's header has ${json.length} bytes, at most ${MAX_SNAPSHOT_HEADER_BYTES} fit`,
+    );
   }
   const bytes = new Uint8Array(HEADER_PREFIX_BYTES + json.length + CHECKSUM_BYTES);
   const view = viewOf(bytes);

@@ -111,7 +111,8 @@ function parse<Type>(schema: z.ZodType<Type>, bytes: Uint8Array, section: string
     throw new FormatError(`the ${section} is not JSON`, section, offset, { cause });
   }
   const result = schema.safeParse(value);
-  if (!result.success) throw new FormatError(`the ${section} is invalid: ${issuesOf(result.error)}`, section, offset);
+  if (!result.success)
+    throw new FormatError(`the ${section} is invalid: ${issuesOf(result.error)}`, section, offset);
   return result.data;
 }
 

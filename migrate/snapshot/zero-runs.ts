@@ -12,7 +12,7 @@ export interface Run {
 
 /** Cuts whole pages into runs of zeros (64 KiB or more, or all of it) and of the rest. */
 export function zeroRuns(pages: Uint8Array): Run[] {
-  const aligned = pages.byteOffset % 4 === 0 ? pages : pages.slice();
+  const aligned = pages.byteOffset % 4 === 0 ? pages : new Uint8Array(pages);
   const words = new Int32Array(aligned.buffer, aligned.byteOffset, aligned.byteLength / 4);
   const runs: Run[] = [];
   let dataStart = 0;
@@ -25,7 +25,8 @@ export function zeroRuns(pages: Uint8Array): Run[] {
     while (at < pages.length && isZeroPage(words, at / 4)) at += MEMORY_PAGE_BYTES;
     const isAll = zeroStart === 0 && at === pages.length;
     if (at - zeroStart < LEAST_ZERO_RUN_BYTES && !isAll) continue;
-    if (zeroStart > dataStart) runs.push({ offset: dataStart, sizeBytes: zeroStart - dataStart, isZero: false });
+    if (zeroStart > dataStart)
+      runs.push({ offset: dataStart, sizeBytes: zeroStart - dataStart, isZero: false });
     runs.push({ offset: zeroStart, sizeBytes: at - zeroStart, isZero: true });
     dataStart = at;
   }

@@ -30,7 +30,7 @@ export function decodeState(
         header = value;
       },
       value: (name, value) => sections.set(name, value),
-      bytes: (_name, chunk) => pieces.push(chunk.slice()),
+      bytes: (_name, chunk) => pieces.push(new Uint8Array(chunk)),
       bytesEnd: (name, sizeBytes) => {
         sections.set(name, join(pieces, sizeBytes));
         pieces = [];

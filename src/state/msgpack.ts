@@ -1,8 +1,8 @@
 /**
  * msgpackr, loaded when the first state is packed or unpacked: it costs 17 ms, which `vhu --version` must not pay.
  */
-import { createRequire } from "node:module";
 import { FormatError, UsageError } from "../errors.ts";
+import { MAX_STATE_VALUE_DEPTH } from "../limits.ts";
 import { validateMsgpack } from "./validate-msgpack.ts";
 
 interface Codec {
@@ -14,7 +14,7 @@ let codec: Codec | undefined;
 
 function loadCodec(): Codec {
   if (codec === undefined) {
-    const { Packr } = createRequire(import.meta.url)("msgpackr") as typeof import("msgpackr");
+    const { Packr } = require("msgpackr") as typeof import("msgpackr");
     codec = new Packr({ useRecords: false, mapsAsObjects: true });
   }
   return codec;
@@ -27,6 +27,7 @@ function loadCodec(): Codec {
  */
 export function packValue(value: unknown, name: string): Uint8Array {
   try {
+    expectPlain(value, 0);
     const bytes = loadCodec().pack(value);
     validateMsgpack(bytes, name, 0);
     return bytes;
@@ -35,6 +36,21 @@ export function packValue(value: unknown, name: string): Uint8Array {
       cause,
     });
   }
+}
+
+/** msgpackr would turn a Set into an array and other classes into something else again: what goes in must come out. */
+function expectPlain(value: unknown, depth: number): void {
+  if (value === null || ["boolean", "number", "bigint"].includes(typeof value)) return;
+  if (typeof value === "string") {
+    if (!value.isWellFormed()) throw new Error("a string has a lone surrogate");
+    return;
+  }
+  if (typeof value !== "object") throw new Error(`a ${typeof value} is no value`);
+  if (value instanceof Uint8Array) return;
+  if (depth >= MAX_STATE_VALUE_DEPTH) throw new Error(`it has more than ${MAX_STATE_VALUE_DEPTH} levels`);
+  const isPlain = Array.isArray(value) || [Object.prototype, null].includes(Object.getPrototypeOf(value));
+  if (!isPlain) throw new Error(`a ${value.constructor.name} is no plain object`);
+  for (const member of Object.values(value)) expectPlain(member, depth + 1);
 }
 
 /**

@@ -185,8 +185,8 @@ export class StateDecoder {
       this.#fail(`a name of ${nameLength} bytes does not fit`);
     }
     const name = this.#name(payload.subarray(2, 2 + nameLength));
-    // A copy, because binary values are views of it and the piece is used again.
-    const value = payload.slice(2 + nameLength);
+    // A copy, because binary values are views of it and the piece is used again. (A Buffer's slice is no copy.)
+    const value = new Uint8Array(payload.subarray(2 + nameLength));
     this.#sink.value(
       name,
       unpackValue(value, `state section "${name}"`, this.#pieces.offset + 2 + nameLength),

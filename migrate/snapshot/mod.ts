@@ -1,0 +1,17 @@
+/** The snapshot container (.vhu): docs/snapshot-format.md. */
+export { type CompressionBackend, compressionBackend } from "./compression.ts";
+export type { Extent, ExtentKind, Frame } from "./extent.ts";
+export { type HeaderFields, SNAPSHOT_MAGIC, SNAPSHOT_VERSION } from "./header.ts";
+export type { MemoryStats, StreamEntry } from "./index-table.ts";
+export {
+  MEMORY_PAGE_BYTES,
+  type SnapshotDevice,
+  type SnapshotHeader,
+  type SnapshotManifest,
+  type SnapshotRegion,
+} from "./manifest.ts";
+export { type RecordEntry, RecordFlag, RecordType, recordTypeName } from "./record.ts";
+export { type MemoryPiece, type RecordListing, SnapshotReader } from "./snapshot-reader.ts";
+export { type SnapshotSummary, SnapshotWriter } from "./snapshot-writer.ts";
+export type { VerifyOptions, VerifyProblem, VerifyResult } from "./verify.ts";
+export { verifySnapshot } from "./verify-snapshot.ts";

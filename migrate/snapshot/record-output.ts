@@ -1,0 +1,71 @@
+import assert from "node:assert/strict";
+import { UsageError } from "../../src/errors.ts";
+import { MAX_SNAPSHOT_RECORD_BYTES, MAX_SNAPSHOT_RECORDS } from "../../src/limits.ts";
+import { viewOf } from "./bytes.ts";
+import { writeAll } from "./file-io.ts";
+import { encodeHeader, type HeaderFields } from "./header.ts";
+import {
+  encodeRecordHead,
+  RECORD_CHECKSUM_BYTES,
+  RECORD_HEAD_BYTES,
+  RECORD_OVERHEAD_BYTES,
+  type RecordEntry,
+  type RecordHead,
+  RecordType,
+  recordChecksum,
+} from "./record.ts";
+
+/** Writes header and records one after another, without seeking, and remembers each for the index. */
+export class RecordOutput {
+  readonly fd: number;
+  /** The file's name, for errors. */
+  readonly what: string;
+  readonly entries: RecordEntry[] = [];
+  #position = 0;
+
+  constructor(fd: number, what: string) {
+    this.fd = fd;
+    this.what = what;
+  }
+
+  /** Bytes written so far: where the next record will start. */
+  get position(): number {
+    return this.#position;
+  }
+
+  header(fields: HeaderFields): void {
+    const bytes = encodeHeader(fields);
+    this.#write(bytes);
+    const checksum = viewOf(bytes).getBigUint64(bytes.length - RECORD_CHECKSUM_BYTES, true);
+    const payloadBytes = bytes.length - RECORD_OVERHEAD_BYTES;
+    this.entries.push({ type: RecordType.header, flags: 0, id: 0n, payloadBytes, offset: 0, checksum });
+  }
+
+  record(type: number, flags: number, id: bigint, payload: Uint8Array): void {
+    const room = new Uint8Array(RECORD_HEAD_BYTES + payload.length + RECORD_CHECKSUM_BYTES);
+    room.set(payload, RECORD_HEAD_BYTES);
+    this.recordInPlace(type, flags, id, room);
+  }
+
+  /** As `record`, where the caller left room for head and checksum around the payload: no copy, one write. */
+  recordInPlace(type: number, flags: number, id: bigint, room: Uint8Array): void {
+    const payloadBytes = room.length - RECORD_OVERHEAD_BYTES;
+    assert(payloadBytes >= 0);
+    if (payloadBytes > MAX_SNAPSHOT_RECORD_BYTES || this.entries.length >= MAX_SNAPSHOT_RECORDS) {
+      throw new UsageError("the snapshot is too large for the format: too many records or extents");
+    }
+    const fields: RecordHead = { type, flags, id, payloadBytes };
+    const head = encodeRecordHead(fields);
+    const checksum = recordChecksum(head, room.subarray(RECORD_HEAD_BYTES, RECORD_HEAD_BYTES + payloadBytes));
+    room.set(head);
+    viewOf(room).setBigUint64(RECORD_HEAD_BYTES + payloadBytes, checksum, true);
+    const offset = this.#position;
+    this.#write(room);
+    this.entries.push({ ...fields, offset, checksum });
+  }
+
+  #write(bytes: Uint8Array): void {
+    writeAll(this.fd, bytes, this.what);
+    this.#position += bytes.length;
+  }
+}

@@ -1,0 +1,193 @@
+import { FormatError, UsageError } from "../../src/errors.ts";
+import { xxh3 } from "../../src/state/mod.ts";
+import { createZstd, decompressFrame, type Zstd } from "./compression.ts";
+import type { Extent } from "./extent.ts";
+import { ExtentTable } from "./extent-table.ts";
+import { FileInput, type SpoolOptions } from "./file-input.ts";
+import type { MemoryStats, StreamEntry } from "./index-table.ts";
+import type { SnapshotHeader, SnapshotManifest, SnapshotRegion } from "./manifest.ts";
+import { type RecordEntry, RecordFlag, RecordType, recordTypeName } from "./record.ts";
+import { readStreamChunks } from "./stream-reader.ts";
+import { readPayload, readStructure, type SnapshotStructure } from "./structure.ts";
+import { type VerifyOptions, type VerifyResult, verifyStructure } from "./verify.ts";
+
+/** A range of memory: bytes, or zeros of any length. */
+export type MemoryPiece =
+  | { readonly offset: number; readonly sizeBytes: number; readonly bytes: Uint8Array }
+  | { readonly offset: number; readonly sizeBytes: number; readonly isZero: true };
+
+export interface RecordListing extends RecordEntry {
+  readonly typeName: string;
+  readonly isCritical: boolean;
+  readonly isEncrypted: boolean;
+}
+
+/**
+ * Reads a snapshot at random. Opening it checks header, end record, index and root, and costs little at any size; what is
+ * read later is checked then, before it is handed out.
+ *
+ * @example
+ * using reader = SnapshotReader.open("web.vhu");
+ * for (const piece of reader.memory(0)) if ("bytes" in piece) guest.set(piece.bytes, piece.offset);
+ */
+export class SnapshotReader implements Disposable {
+  readonly #input: FileInput;
+  readonly #structure: SnapshotStructure;
+  readonly #extents: ExtentTable;
+  #zstd: Zstd | undefined;
+
+  private constructor(input: FileInput) {
+    this.#input = input;
+    this.#structure = readStructure(input);
+    this.#extents = new ExtentTable(this.#structure);
+  }
+
+  /** @throws FormatError, CompatibilityError, SyscallError */
+  static open(path: string): SnapshotReader {
+    return SnapshotReader.#over(FileInput.open(path));
+  }
+
+  /** Reads a pipe to its end into an unnamed file first; `fd` stays the caller's. */
+  static fromFd(fd: number, options?: SpoolOptions): SnapshotReader {
+    return SnapshotReader.#over(FileInput.spool(fd, options));
+  }
+
+  static #over(input: FileInput): SnapshotReader {
+    try {
+      return new SnapshotReader(input);
+    } catch (error) {
+      input[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  get header(): SnapshotHeader {
+    return this.#structure.header;
+  }
+  get manifest(): SnapshotManifest {
+    return this.#structure.manifest;
+  }
+  get memoryMap(): readonly SnapshotRegion[] {
+    return this.#structure.memoryMap;
+  }
+  get stats(): MemoryStats {
+    return this.#structure.index.stats;
+  }
+  /** sha256 over the index, hexadecimal: the identity of the file. */
+  get root(): string {
+    return this.#structure.root;
+  }
+  get sizeBytes(): number {
+    return this.#input.sizeBytes;
+  }
+  /** The states in the file, with size and sha256, without reading them. */
+  get streams(): readonly StreamEntry[] {
+    return this.#structure.index.streams;
+  }
+
+  /** Every record of the file, those that this version does not know included. The header's entry is the first. */
+  records(): RecordListing[] {
+    return [...this.#structure.index.records, ...this.#structure.trailer].map((entry) => ({
+      ...entry,
+      typeName: recordTypeName(entry.type),
+      isCritical: (entry.flags & RecordFlag.critical) !== 0,
+      isEncrypted: (entry.flags & RecordFlag.encrypted) !== 0,
+    }));
+  }
+
+  /** The payload of a record as it is stored, after its checksum held. @throws FormatError */
+  readRecord(entry: RecordEntry): Uint8Array {
+    return new Uint8Array(readPayload(this.#input, entry));
+  }
+
+  /** The living extents of a region, which cover all of it, in order. @throws FormatError, UsageError */
+  extents(regionId: number): readonly Extent[] {
+    if (!this.memoryMap.some((region) => region.id === regionId)) {
+      throw new UsageError(`the snapshot has no memory region ${regionId}`);
+    }
+    return this.#extents.ofRegion(regionId);
+  }
+
+  /** The content of an extent of data, at most 1 MiB, in an array of its own. @throws FormatError */
+  readExtent(extent: Extent): Uint8Array {
+    const bytes = new Uint8Array(extent.sizeBytes);
+    this.readExtentInto(extent, bytes);
+    return bytes;
+  }
+
+  /**
+   * As `readExtent`, straight into `target` (e.g. guest memory), of the extent's size. The checksum is compared
+   * afterwards: when this throws, `target` holds rubbish and must not be used.
+   */
+  readExtentInto(extent: Extent, target: Uint8Array): void {
+    const { frame } = extent;
+    if (frame === undefined) {
+      target.fill(0);
+      return;
+    }
+    const isWhole = extent.sizeBytes === frame.plainBytes;
+    const plain = isWhole ? target : new Uint8Array(frame.plainBytes);
+    const bytes = this.#input.read(frame.offset, frame.sizeBytes, "extent");
+    this.#zstd ??= createZstd();
+    decompressFrame(this.#zstd, plain, bytes, `memory region ${extent.regionId}`, frame.offset);
+    if (xxh3(plain) !== frame.checksum) {
+      const where = `memory region ${extent.regionId} at 0x${extent.offset.toString(16)}`;
+      throw new FormatError("the checksum of the memory does not match", where, frame.offset);
+    }
+    if (!isWhole) target.set(plain.subarray(extent.skipBytes, extent.skipBytes + extent.sizeBytes));
+  }
+
+  /** All of a region in order. @throws FormatError */
+  *memory(regionId: number): Generator<MemoryPiece, void> {
+    for (const extent of this.extents(regionId)) {
+      const { offset, sizeBytes } = extent;
+      if (extent.frame === undefined) yield { offset, sizeBytes, isZero: true };
+      else yield { offset, sizeBytes, bytes: this.readExtent(extent) };
+    }
+  }
+
+  /**
+   * A device's state in pieces of up to 1 MiB. Each has been checked, but the whole only when the iteration ended
+   * without an error: stage it, and apply it then.
+   *
+   * @throws FormatError, UsageError if the snapshot has no state of that device.
+   */
+  deviceState(deviceId: number): Generator<Uint8Array, void> {
+    return this.#stream(RecordType.deviceState, deviceId);
+  }
+
+  /** All bytes of QEMU's stream that are not RAM, as `deviceState`; undefined if there are none. */
+  qemuStream(): Generator<Uint8Array, void> | undefined {
+    return this.#has(RecordType.qemuStream) ? this.#stream(RecordType.qemuStream, 0) : undefined;
+  }
+
+  /** The state of a native machine, whole. @throws FormatError */
+  machineState(): Uint8Array | undefined {
+    if (!this.#has(RecordType.machineState)) return undefined;
+    return Buffer.concat([...this.#stream(RecordType.machineState, 0)]);
+  }
+
+  /**
+   * Every byte against its checksum; with `deep`, every frame and state is decompressed too, and the index is compared
+   * with the tables of the records.
+   */
+  verify(options: VerifyOptions = {}): VerifyResult {
+    return verifyStructure(this.#input, this.#structure, this, options);
+  }
+
+  [Symbol.dispose](): void {
+    this.#input[Symbol.dispose]();
+  }
+
+  #has(type: number): boolean {
+    return this.streams.some((entry) => entry.type === type);
+  }
+
+  #stream(type: number, streamId: number): Generator<Uint8Array, void> {
+    const stream = this.streams.find((entry) => entry.type === type && entry.streamId === streamId);
+    if (stream === undefined)
+      throw new UsageError(`the snapshot has no ${recordTypeName(type)} of device ${streamId}`);
+    this.#zstd ??= createZstd();
+    return readStreamChunks(this.#input, this.#structure.index.records, stream, this.#zstd);
+  }
+}

@@ -1,0 +1,221 @@
+import assert from "node:assert/strict";
+import {
+  closeSync,
+  constants,
+  fsyncSync,
+  lstatSync,
+  openSync,
+  realpathSync,
+  renameSync,
+  unlinkSync,
+} from "node:fs";
+import { basename, dirname, join } from "node:path";
+import { UsageError } from "../../src/errors.ts";
+import { END_RECORD_BYTES, encodeEnd } from "./end-record.ts";
+import { O_CLOEXEC, syncDirectory, systemCall } from "./file-io.ts";
+import type { HeaderFields } from "./header.ts";
+import { encodeIndex, type MemoryStats, type StreamEntry } from "./index-table.ts";
+import { encodeManifest, encodeMemoryMap, type SnapshotManifest, type SnapshotRegion } from "./manifest.ts";
+import { MemoryWriter } from "./memory-writer.ts";
+import { RecordFlag, RecordType } from "./record.ts";
+import { RecordOutput } from "./record-output.ts";
+import { StreamWriter } from "./stream-writer.ts";
+
+export interface SnapshotSummary {
+  /** sha256 over the index, hexadecimal: the identity of the file. */
+  readonly root: string;
+  readonly sizeBytes: number;
+  readonly stats: MemoryStats;
+}
+
+interface Target {
+  readonly path: string;
+  readonly temporaryPath: string;
+}
+
+/**
+ * Writes a snapshot, to a file or to a pipe. The file appears under its name only when `finish` has returned, whole and
+ * on disk; disposing the writer before leaves what was there.
+ *
+ * @example
+ * using writer = SnapshotWriter.toFile("web.vhu", { writer: { name: "vhu", version: "0.1.0" } });
+ * writer.writeMemoryMap(regions);
+ * writer.writeMemory(0, 0, bytes);
+ * writer.writeManifest(manifest);
+ * const { root } = writer.finish();
+ */
+export class SnapshotWriter implements Disposable {
+  readonly #output: RecordOutput;
+  readonly #target: Target | undefined;
+  readonly #memory: MemoryWriter;
+  readonly #streams: StreamEntry[] = [];
+  readonly #streamKeys = new Set<string>();
+  #hasManifest = false;
+  #hasMemoryMap = false;
+  #isOpen = true;
+
+  private constructor(output: RecordOutput, target?: Target) {
+    this.#output = output;
+    this.#target = target;
+    this.#memory = new MemoryWriter(output, target !== undefined);
+  }
+
+  /**
+   * Writes to a temporary file (0600) beside `path`, which `finish` renames.
+   *
+   * @throws SyscallError, UsageError if `path` is something else than a regular file.
+   */
+  static toFile(path: string, header: HeaderFields): SnapshotWriter {
+    const finalPath = resolveTarget(path);
+    const temporaryPath = join(dirname(finalPath), `.${basename(finalPath)}.${crypto.randomUUID()}.tmp`);
+    const flags = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | O_CLOEXEC;
+    const fd = systemCall("open", temporaryPath, () => openSync(temporaryPath, flags, 0o600));
+    const output = new RecordOutput(fd, path);
+    const writer = new SnapshotWriter(output, { path: finalPath, temporaryPath });
+    try {
+      output.header(header);
+      return writer;
+    } catch (error) {
+      writer[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  /** Writes to a pipe, a socket or stdout, which stays the caller's. Equal memory is not shared here: nothing can be read back. */
+  static toFd(fd: number, header: HeaderFields): SnapshotWriter {
+    const output = new RecordOutput(fd, `fd ${fd}`);
+    output.header(header);
+    return new SnapshotWriter(output);
+  }
+
+  /** Once, at any time before `finish`: device features are only known when all is suspended. */
+  writeManifest(manifest: SnapshotManifest): void {
+    this.#expectOpen();
+    if (this.#hasManifest) throw new UsageError("a snapshot has one manifest");
+    this.#hasManifest = true;
+    this.#output.record(RecordType.manifest, RecordFlag.critical, 0n, encodeManifest(manifest));
+  }
+
+  /** Once, before any memory. */
+  writeMemoryMap(regions: readonly SnapshotRegion[]): void {
+    this.#expectOpen();
+    if (this.#hasMemoryMap) throw new UsageError("a snapshot has one memory map");
+    this.#hasMemoryMap = true;
+    this.#output.record(RecordType.memoryMap, RecordFlag.critical, 0n, encodeMemoryMap(regions));
+    this.#memory.setRegions(regions);
+  }
+
+  /**
+   * Whole pages of a region. Runs of zeros, and frames whose content is in the file already, are found here. Nobody may
+   * change `bytes` during the call.
+   *
+   * @param offset From the start of the region, in bytes.
+   */
+  writeMemory(regionId: number, offset: number, bytes: Uint8Array): void {
+    this.#expectOpen();
+    this.#memory.write(regionId, offset, bytes);
+  }
+
+  /** Pages that are zero and need no look, e.g. a hole of a memfd. */
+  writeHole(regionId: number, offset: number, sizeBytes: number): void {
+    this.#expectOpen();
+    this.#memory.hole(regionId, offset, sizeBytes);
+  }
+
+  /** What is written from now on replaces what was. Returns the number of the pass; the first one is 0. */
+  nextMemoryPass(): number {
+    this.#expectOpen();
+    return this.#memory.nextPass();
+  }
+
+  /** One device's state, verbatim; several may be open at once. `deviceId` is the one of the manifest. */
+  writeDeviceState(deviceId: number): Pick<StreamWriter, "write" | "finish"> {
+    return this.#stream(RecordType.deviceState, deviceId);
+  }
+
+  /** All bytes of QEMU's stream that are not RAM. */
+  writeQemuStream(): Pick<StreamWriter, "write" | "finish"> {
+    return this.#stream(RecordType.qemuStream, 0);
+  }
+
+  /** The state of a native machine itself. */
+  writeMachineState(bytes: Uint8Array): void {
+    const stream = this.#stream(RecordType.machineState, 0);
+    stream.write(bytes);
+    stream.finish();
+  }
+
+  /**
+   * Index, end, fsync, rename, fsync of the directory.
+   *
+   * @throws UsageError if the manifest, a part of the memory or the end of a stream is missing, SyscallError
+   */
+  finish(): SnapshotSummary {
+    this.#expectOpen();
+    if (!this.#hasManifest) throw new UsageError("the manifest was never written");
+    if (this.#streams.length !== this.#streamKeys.size)
+      throw new UsageError("a state stream was never finished");
+    const { extents, stats } = this.#memory.finish();
+    const indexOffset = this.#output.position;
+    const payload = encodeIndex(this.#output.entries, this.#streams, extents, stats);
+    const root = new Uint8Array(Bun.CryptoHasher.hash("sha256", payload));
+    this.#output.record(RecordType.index, RecordFlag.critical, 0n, payload);
+    const indexBytes = this.#output.position - indexOffset;
+    const fileBytes = this.#output.position + END_RECORD_BYTES;
+    const end = encodeEnd({ indexOffset, indexBytes, fileBytes, root });
+    this.#output.record(RecordType.end, RecordFlag.critical, 0n, end);
+    this.#publish();
+    this.#close();
+    return { root: Buffer.from(root).toString("hex"), sizeBytes: fileBytes, stats };
+  }
+
+  /** Without `finish`: removes the temporary file. */
+  [Symbol.dispose](): void {
+    if (!this.#isOpen) return;
+    this.#close();
+    const path = this.#target?.temporaryPath;
+    if (path !== undefined) systemCall("unlink", path, () => removeIfThere(path));
+  }
+
+  #close(): void {
+    this.#isOpen = false;
+    if (this.#target !== undefined) closeSync(this.#output.fd);
+  }
+
+  #publish(): void {
+    const target = this.#target;
+    if (target === undefined) return;
+    systemCall("fsync", target.path, () => fsyncSync(this.#output.fd));
+    systemCall("rename", target.path, () => renameSync(target.temporaryPath, target.path));
+    syncDirectory(dirname(target.path));
+  }
+
+  #stream(type: number, streamId: number): StreamWriter {
+    this.#expectOpen();
+    const key = `${type}:${streamId}`;
+    if (this.#streamKeys.has(key)) throw new UsageError(`the state of device ${streamId} was given twice`);
+    this.#streamKeys.add(key);
+    return new StreamWriter(this.#output, type, streamId, (entry) => this.#streams.push(entry));
+  }
+
+  #expectOpen(): void {
+    assert(this.#isOpen, "the snapshot is finished");
+  }
+}
+
+/** The name to replace: that of the file behind a symbolic link, so that the link stays. */
+function resolveTarget(path: string): string {
+  const stats = systemCall("lstat", path, () => lstatSync(path, { throwIfNoEntry: false }));
+  if (stats === undefined || stats.isFile()) return path;
+  if (stats.isSymbolicLink()) return resolveTarget(systemCall("realpath", path, () => realpathSync(path)));
+  throw new UsageError(`${path} is not a regular file: give a file name, or "-" for stdout`);
+}
+
+/** After a rename that succeeded before a later step failed, the temporary name is gone. */
+function removeIfThere(path: string): void {
+  try {
+    unlinkSync(path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+  }
+}

@@ -1,0 +1,212 @@
+import { CompatibilityError, FormatError } from "../../src/errors.ts";
+import { MAX_SNAPSHOT_MANIFEST_BYTES, MAX_SNAPSHOT_RECORD_BYTES } from "../../src/limits.ts";
+import { readU64, viewOf } from "./bytes.ts";
+import { decodeEnd, END_RECORD_BYTES } from "./end-record.ts";
+import type { FileInput } from "./file-input.ts";
+import { decodeHeader, HEADER_PREFIX_BYTES, headerSizeBytes } from "./header.ts";
+import { decodeIndex, type IndexTable } from "./index-table.ts";
+import {
+  decodeManifest,
+  decodeMemoryMap,
+  type SnapshotHeader,
+  type SnapshotManifest,
+  type SnapshotRegion,
+} from "./manifest.ts";
+import {
+  MANDATORY_FLAGS_MASK,
+  RECORD_HEAD_BYTES,
+  RECORD_OVERHEAD_BYTES,
+  type RecordEntry,
+  RecordFlag,
+  RecordType,
+  recordChecksum,
+  recordTypeName,
+} from "./record.ts";
+
+/** What is known of a file once its header, end record and root have held. */
+export interface SnapshotStructure {
+  readonly header: SnapshotHeader;
+  readonly manifest: SnapshotManifest;
+  readonly memoryMap: readonly SnapshotRegion[];
+  readonly index: IndexTable;
+  /** The records after the listed ones: index, perhaps a signature, end. */
+  readonly trailer: readonly RecordEntry[];
+  /** Hexadecimal. */
+  readonly root: string;
+}
+
+/** Records of this format version that a reader of it has use for. */
+const UNDERSTOOD: ReadonlySet<number> = new Set([
+  RecordType.header,
+  RecordType.manifest,
+  RecordType.memoryMap,
+  RecordType.extents,
+  RecordType.deviceState,
+  RecordType.qemuStream,
+  RecordType.machineState,
+  RecordType.index,
+  RecordType.end,
+]);
+
+/**
+ * Header, end, index, root, manifest and memory map, each checked before it is believed.
+ *
+ * @throws FormatError, CompatibilityError for a version, flag or critical record that is not known, SyscallError
+ */
+export function readStructure(input: FileInput): SnapshotStructure {
+  const prefix = input.read(0, HEADER_PREFIX_BYTES, "header");
+  const headerBytes = headerSizeBytes(prefix);
+  const { header, checksum } = decodeHeader(input.read(0, headerBytes, "header"));
+  if (input.sizeBytes < headerBytes + END_RECORD_BYTES) {
+    throw new FormatError("the file was cut off after its header", "end", input.sizeBytes);
+  }
+  const endOffset = input.sizeBytes - END_RECORD_BYTES;
+  const end = decodeEnd(input.read(endOffset, END_RECORD_BYTES, "end"), input.sizeBytes);
+  const trailer = readTrailer(input, end.indexOffset, endOffset);
+  const indexEntry = trailer[0] as RecordEntry;
+  if (
+    indexEntry.type !== RecordType.index ||
+    indexEntry.payloadBytes + RECORD_OVERHEAD_BYTES !== end.indexBytes
+  ) {
+    throw new FormatError("there is no index where the end record says", "end", endOffset);
+  }
+  refuseUnknown(trailer);
+  const payload = new Uint8Array(readPayload(input, indexEntry));
+  const root = new Uint8Array(Bun.CryptoHasher.hash("sha256", payload));
+  if (Buffer.compare(root, end.root) !== 0) {
+    throw new FormatError("the root hash does not match the index", "index", end.indexOffset);
+  }
+  const index = decodeIndex(payload, end.indexOffset + RECORD_HEAD_BYTES, end.indexOffset);
+  refuseUnknown(index.records);
+  const first = index.records[0] as RecordEntry;
+  const isHeader = first.type === RecordType.header && first.checksum === checksum;
+  if (!isHeader || first.payloadBytes + RECORD_OVERHEAD_BYTES !== headerBytes) {
+    throw new FormatError("the header is not the one that the index lists", "header", 0);
+  }
+  const manifest = single(index, RecordType.manifest);
+  if (manifest === undefined) throw new FormatError("the snapshot has no manifest", "index", end.indexOffset);
+  const memoryMap = single(index, RecordType.memoryMap);
+  return {
+    header,
+    manifest: decodeManifest(readJson(input, manifest), manifest.offset + RECORD_HEAD_BYTES),
+    memoryMap:
+      memoryMap === undefined
+        ? []
+        : decodeMemoryMap(readJson(input, memoryMap), memoryMap.offset + RECORD_HEAD_BYTES),
+    index,
+    trailer,
+    root: Buffer.from(root).toString("hex"),
+  };
+}
+
+/**
+ * The payload of a record, after its head and checksum were found to be those of `entry`. Valid until the next read.
+ *
+ * @throws FormatError
+ */
+export function readPayload(input: FileInput, entry: RecordEntry): Uint8Array {
+  const section = sectionOf(entry);
+  if (entry.payloadBytes > MAX_SNAPSHOT_RECORD_BYTES) {
+    throw new FormatError(
+      `a record of ${entry.payloadBytes} bytes is above the limit`,
+      section,
+      entry.offset,
+    );
+  }
+  const bytes = input.read(entry.offset, entry.payloadBytes + RECORD_OVERHEAD_BYTES, section);
+  const payload = bytes.subarray(RECORD_HEAD_BYTES, RECORD_HEAD_BYTES + entry.payloadBytes);
+  const checksum = recordChecksum(bytes.subarray(0, RECORD_HEAD_BYTES), payload);
+  const stored = viewOf(bytes).getBigUint64(RECORD_HEAD_BYTES + entry.payloadBytes, true);
+  const head = decodeHead(bytes, entry.offset);
+  const isListed = head.type === entry.type && head.flags === entry.flags && head.id === entry.id;
+  if (
+    stored !== checksum ||
+    checksum !== entry.checksum ||
+    !isListed ||
+    head.payloadBytes !== entry.payloadBytes
+  ) {
+    throw new FormatError("the checksum of the record does not match", section, entry.offset);
+  }
+  return payload;
+}
+
+/** The file's header once more, against its entry in the index. @throws FormatError, CompatibilityError */
+export function readHeaderEntry(input: FileInput, entry: RecordEntry): SnapshotHeader {
+  const { header, checksum } = decodeHeader(
+    input.read(0, entry.payloadBytes + RECORD_OVERHEAD_BYTES, "header"),
+  );
+  if (checksum !== entry.checksum)
+    throw new FormatError("the header is not the one that the index lists", "header", 0);
+  return header;
+}
+
+/** "device-state 2", "extents": the name of a record in an error. */
+export function sectionOf(entry: Pick<RecordEntry, "type" | "id">): string {
+  if (entry.type === RecordType.deviceState) return `device-state ${entry.id >> 32n}`;
+  return recordTypeName(entry.type);
+}
+
+function single(index: IndexTable, type: number): RecordEntry | undefined {
+  const found = index.records.filter((entry) => entry.type === type);
+  if (found.length < 2) return found[0];
+  throw new FormatError(
+    `there are ${found.length} records where one belongs`,
+    recordTypeName(type),
+    found[1]?.offset,
+  );
+}
+
+function readJson(input: FileInput, entry: RecordEntry): Uint8Array {
+  if (entry.payloadBytes > MAX_SNAPSHOT_MANIFEST_BYTES) {
+    throw new FormatError(`${entry.payloadBytes} bytes are above the limit`, sectionOf(entry), entry.offset);
+  }
+  return readPayload(input, entry);
+}
+
+/** Walks from the index to the end record; their checksums are in the records themselves. */
+function readTrailer(input: FileInput, indexOffset: number, endOffset: number): RecordEntry[] {
+  const trailer: RecordEntry[] = [];
+  for (let offset = indexOffset; offset < input.sizeBytes; ) {
+    const head = decodeHead(input.read(offset, RECORD_HEAD_BYTES, "index"), offset);
+    const sizeBytes = head.payloadBytes + RECORD_OVERHEAD_BYTES;
+    const isLast = offset === endOffset;
+    if (offset + sizeBytes > (isLast ? input.sizeBytes : endOffset) || trailer.length > 2) {
+      throw new FormatError("the records after the index do not lead to the end", "index", offset);
+    }
+    const stored = input.read(offset + sizeBytes - 8, 8, "index");
+    trailer.push({ ...head, offset, checksum: viewOf(stored).getBigUint64(0, true) });
+    offset += sizeBytes;
+  }
+  return trailer;
+}
+
+function decodeHead(bytes: Uint8Array, offset: number): Omit<RecordEntry, "offset" | "checksum"> {
+  const view = viewOf(bytes);
+  if (view.getUint32(4, true) !== 0)
+    throw new FormatError("reserved bytes are not zero", "record", offset + 4);
+  return {
+    type: view.getUint16(0, true),
+    flags: view.getUint16(2, true),
+    id: view.getBigUint64(8, true),
+    payloadBytes: readU64(view, 16),
+  };
+}
+
+function refuseUnknown(entries: readonly RecordEntry[]): void {
+  for (const { type, flags, offset } of entries) {
+    if (type !== RecordType.header && (flags & RecordFlag.critical) === 0) continue;
+    const unknownFlags = flags & MANDATORY_FLAGS_MASK & ~(RecordFlag.critical | RecordFlag.encrypted);
+    const reason = !UNDERSTOOD.has(type)
+      ? "is not known"
+      : (flags & RecordFlag.encrypted) !== 0
+        ? "is encrypted"
+        : unknownFlags !== 0
+          ? `has the unknown flags 0x${unknownFlags.toString(16)}`
+          : undefined;
+    if (reason === undefined) continue;
+    throw new CompatibilityError(
+      `the critical record "${recordTypeName(type)}" at ${offset} ${reason} to this vhu: use a newer one`,
+      { details: { recordType: type, flags, offset } },
+    );
+  }
+}

@@ -1,0 +1,135 @@
+import { VhuError } from "../../src/errors.ts";
+import { MAX_SNAPSHOT_FRAME_BYTES } from "../../src/limits.ts";
+import type { Extent } from "./extent.ts";
+import type { FileInput } from "./file-input.ts";
+import { compareWithRecords } from "./index-check.ts";
+import { RECORD_OVERHEAD_BYTES, type RecordEntry, RecordType } from "./record.ts";
+import type { SnapshotReader } from "./snapshot-reader.ts";
+import { readHeaderEntry, readPayload, type SnapshotStructure, sectionOf } from "./structure.ts";
+
+export interface VerifyOptions {
+  /** Decompress everything as well. */
+  readonly deep?: boolean;
+  onProgress?(progress: { readonly doneBytes: number; readonly totalBytes: number }): void;
+}
+
+export interface VerifyProblem {
+  readonly section: string;
+  /** In the file, -1 if unknown. */
+  readonly offset: number;
+  readonly message: string;
+}
+
+export type VerifyResult =
+  | { readonly ok: true; readonly root: string; readonly sizeBytes: number; readonly recordCount: number }
+  | { readonly ok: false; readonly problems: readonly VerifyProblem[] };
+
+/** So many problems say enough about a file. */
+const MAX_PROBLEMS = 100;
+
+/** The parts of a reader that a deep check needs. */
+type Reading = Pick<
+  SnapshotReader,
+  "extents" | "readExtentInto" | "deviceState" | "qemuStream" | "machineState"
+>;
+
+export function verifyStructure(
+  input: FileInput,
+  structure: SnapshotStructure,
+  reader: Reading,
+  options: VerifyOptions,
+): VerifyResult {
+  const problems: VerifyProblem[] = [];
+  const entries = [...structure.index.records, ...structure.trailer];
+  let doneBytes = 0;
+  for (const entry of entries) {
+    if (problems.length >= MAX_PROBLEMS) break;
+    attempt(problems, sectionOf(entry), () => {
+      if (entry.type === RecordType.header) readHeaderEntry(input, entry);
+      else readPayload(input, entry);
+    });
+    doneBytes += entry.payloadBytes + RECORD_OVERHEAD_BYTES;
+    options.onProgress?.({ doneBytes, totalBytes: input.sizeBytes });
+  }
+  const living = attempt(problems, "index", () =>
+    structure.memoryMap.flatMap((region) => reader.extents(region.id)),
+  );
+  if (problems.length > 0)
+    return { ok: false, problems: problems.map((problem) => withRange(problem, entries, living)) };
+  if (options.deep === true && living !== undefined)
+    verifyContent(input, structure, reader, living, problems);
+  if (problems.length > 0) return { ok: false, problems };
+  return { ok: true, root: structure.root, sizeBytes: input.sizeBytes, recordCount: entries.length };
+}
+
+function verifyContent(
+  input: FileInput,
+  structure: SnapshotStructure,
+  reader: Reading,
+  living: readonly Extent[],
+  problems: VerifyProblem[],
+): void {
+  attempt(problems, "index", () => compareWithRecords(input, structure, living));
+  const seen = new Set<number>();
+  const plain = new Uint8Array(MAX_SNAPSHOT_FRAME_BYTES);
+  for (const extent of living) {
+    if (problems.length >= MAX_PROBLEMS) return;
+    if (extent.frame === undefined || (extent.kind === "duplicate" && seen.has(extent.frame.offset)))
+      continue;
+    seen.add(extent.frame.offset);
+    attempt(problems, `memory region ${extent.regionId}`, () =>
+      reader.readExtentInto(extent, plain.subarray(0, extent.sizeBytes)),
+    );
+  }
+  for (const stream of structure.index.streams) {
+    attempt(problems, sectionOf({ type: stream.type, id: BigInt(stream.streamId) << 32n }), () => {
+      if (stream.type === RecordType.deviceState) drain(reader.deviceState(stream.streamId));
+      else if (stream.type === RecordType.qemuStream) drain(reader.qemuStream() ?? []);
+      else reader.machineState();
+    });
+  }
+}
+
+function drain(chunks: Iterable<Uint8Array>): void {
+  for (const chunk of chunks) void chunk;
+}
+
+/** What was wrong goes into the list; our own bugs and failed system calls go on. */
+export function attempt<Result>(
+  problems: VerifyProblem[],
+  section: string,
+  action: () => Result,
+): Result | undefined {
+  try {
+    return action();
+  } catch (error) {
+    if (!(error instanceof VhuError) || error.code === "SYSCALL") throw error;
+    const { section: named, offset } = error.details;
+    problems.push({
+      section: typeof named === "string" ? named : section,
+      offset: typeof offset === "number" ? offset : -1,
+      message: error.message,
+    });
+    return undefined;
+  }
+}
+
+/** A damaged record of extents is named by the guest memory that it hits. */
+function withRange(
+  problem: VerifyProblem,
+  entries: readonly RecordEntry[],
+  living: readonly Extent[] | undefined,
+): VerifyProblem {
+  const entry = entries.find((candidate) => candidate.offset === problem.offset);
+  if (entry?.type !== RecordType.extents || living === undefined) return problem;
+  const end = entry.offset + entry.payloadBytes + RECORD_OVERHEAD_BYTES;
+  const hit = living.filter(
+    ({ frame }) => frame !== undefined && frame.offset >= entry.offset && frame.offset < end,
+  );
+  if (hit.length === 0) return problem;
+  const ranges = hit.slice(0, 4).map(({ regionId, offset, sizeBytes }) => {
+    return `region ${regionId} 0x${offset.toString(16)}…0x${(offset + sizeBytes).toString(16)}`;
+  });
+  const more = hit.length > ranges.length ? ` and ${hit.length - ranges.length} more` : "";
+  return { ...problem, message: `${problem.message}; memory hit: ${ranges.join(", ")}${more}` };
+}

@@ -1,0 +1,420 @@
+import { RequestChannel, Connection, type PendingReply } from "../connection/mod.ts";
+import { CompatibilityError, ProtocolError, StateError } from "../errors.ts";
+import { MAX_CONFIG_BYTES, MAX_MEM_SLOTS, MAX_QUEUE_SIZE, MAX_QUEUES } from "../limits.ts";
+import { type Logger, silentLogger } from "../logger.ts";
+import { type AddressSpace, DirtyLog, GuestMemory, Iotlb, type RegionLayout } from "../memory/mod.ts";
+import { type EventLoop, Fd, type UnixSocket } from "../sys/mod.ts";
+import { InflightRegion } from "../vring/mod.ts";
+import {
+  dialects,
+  type Inflight,
+  type Iotlb as IotlbMessage,
+  type Log,
+  type MessageTable,
+  type ProtocolFeature,
+  tableFor,
+  type VringAddr,
+} from "../wire/mod.ts";
+import type { Backend, ConfigRange, InflightWithFd, RegionWithFd, StateDirection } from "./backend.ts";
+import type { VhostUserDevice } from "./device.ts";
+import { type DeviceStateOptions, DeviceStateTransfer } from "./device-state-transfer.ts";
+import { FrontendClient } from "./frontend-client.ts";
+import { Postcopy } from "./postcopy.ts";
+import { RingSet, type RingSurroundings } from "./ring-set.ts";
+import { HANDLER_FEATURES, Session } from "./session.ts";
+
+export interface HandlerOptions {
+  readonly logger?: Logger | undefined;
+  readonly table?: MessageTable | undefined;
+  readonly deviceState?: DeviceStateOptions | undefined;
+  /** Refuse memory that the peer could still shrink (`--untrusted-peer`). */
+  readonly demandSeals?: boolean | undefined;
+  readonly drainTimeoutMs?: number | undefined;
+  /** Handler features that this back-end shall not offer, e.g. RING_PACKED. */
+  readonly withoutFeatures?: bigint | undefined;
+}
+
+/** Protocol features that the handler implements for every device. */
+const HANDLER_PROTOCOL_FEATURES: readonly ProtocolFeature[] = [
+  "MQ",
+  "LOG_SHMFD",
+  "REPLY_ACK",
+  "BACKEND_REQ",
+  "PAGEFAULT",
+  "CONFIG",
+  "BACKEND_SEND_FD",
+  "INFLIGHT_SHMFD",
+  "RESET_DEVICE",
+  "INBAND_NOTIFICATIONS",
+  "CONFIGURE_MEM_SLOTS",
+  "STATUS",
+  "DEVICE_STATE",
+];
+
+const IOTLB_TYPE = { miss: 1, update: 2, invalidate: 3 } as const;
+
+/**
+ * The protocol's rules for one front-end and one device: owner, features, memory, rings, state.
+ * The device sees none of the messages; this class sees nothing of what the device does with its chains.
+ */
+export class DeviceRequestHandler implements Backend, RingSurroundings, Disposable {
+  readonly session: Session;
+  readonly memory: GuestMemory;
+  readonly table: MessageTable;
+  readonly #rings: RingSet;
+  readonly #state: DeviceStateTransfer;
+  readonly #logger: Logger;
+  readonly #postcopy = new Postcopy();
+  #iotlb: Iotlb | undefined;
+  #owned = false;
+  #status = 0;
+  frontend: FrontendClient | undefined;
+  inflight: InflightRegion | undefined;
+
+  constructor(
+    readonly device: VhostUserDevice,
+    readonly loop: EventLoop,
+    options: HandlerOptions = {},
+  ) {
+    this.#logger = options.logger ?? silentLogger;
+    this.table = options.table ?? tableFor(dialects.spec);
+    const bits = this.table.protocolFeature;
+    const protocol = HANDLER_PROTOCOL_FEATURES.reduce((mask, name) => mask | (bits[name] ?? 0n), device.protocolFeatures);
+    const features = (device.features | HANDLER_FEATURES) & ~(options.withoutFeatures ?? 0n);
+    this.session = new Session(features, protocol, bits);
+    this.memory = new GuestMemory({ demandSeals: options.demandSeals ?? false });
+    this.#rings = new RingSet(device, loop, this, this.#logger, options.drainTimeoutMs);
+    this.#state = new DeviceStateTransfer(device, loop, this.#logger, options.deviceState);
+    if (device.maxQueues < 1 || device.maxQueues > MAX_QUEUES) {
+      throw new CompatibilityError(`a device has 1 to ${MAX_QUEUES} queues, not ${device.maxQueues}`);
+    }
+  }
+
+  // -- Negotiation ------------------------------------------------------------------------------------------------
+
+  setOwner(): void {
+    if (this.#owned) throw new StateError("SET_OWNER: this session has an owner already");
+    this.#owned = true;
+  }
+
+  /** Deprecated in the spec: rings are disabled, nothing else is dropped. */
+  resetOwner(): void {
+    this.#rings.disableAll();
+  }
+
+  getFeatures(): bigint {
+    return this.session.offered;
+  }
+
+  setFeatures(features: bigint): void {
+    // LOG_ALL is switched while rings run; anything else would change what a running ring means.
+    const changed = this.session.acked ^ features;
+    if (this.#rings.anyStarted && (changed & ~LOG_ALL_MASK) !== 0n) {
+      throw new StateError("SET_FEATURES changes features while a ring is started");
+    }
+    const hadProtocolFeatures = this.session.usesProtocolFeatures;
+    const first = !this.session.featuresSet;
+    this.session.ack(features);
+    // A ring starts disabled exactly when protocol features were negotiated.
+    if (first && !this.session.usesProtocolFeatures && !hadProtocolFeatures) {
+      for (let index = 0; index < this.device.maxQueues; index++) this.#rings.setEnabled(index, true);
+    }
+    this.#iotlb = this.session.has("ACCESS_PLATFORM") ? (this.#iotlb ?? new Iotlb(this.memory)) : undefined;
+    this.device.ackFeatures(features & ~HANDLER_FEATURES);
+  }
+
+  getProtocolFeatures(): bigint {
+    return this.session.protocolOffered;
+  }
+
+  setProtocolFeatures(features: bigint): void {
+    this.session.ackProtocol(features);
+  }
+
+  getQueueNum(): number {
+    return this.device.maxQueues;
+  }
+
+  setStatus(status: number): void {
+    this.#status = status;
+    if (status === 0) this.resetDevice();
+  }
+
+  getStatus(): number {
+    return this.#status;
+  }
+
+  resetDevice(): void {
+    this.#rings.stopAll();
+    this.#rings.disableAll();
+    this.#state.reset();
+    this.frontend?.forgetMappings();
+    this.#status = 0;
+    this.device.reset();
+  }
+
+  // -- Memory -----------------------------------------------------------------------------------------------------
+
+  setMemTable(regions: readonly RegionWithFd[]): readonly RegionLayout[] | undefined {
+    this.#requireOwner("SET_MEM_TABLE", regions);
+    this.#rings.whilePaused(() => this.memory.setTable(regions));
+    return this.#postcopy.isListening ? this.#postcopy.register(this.memory.regions) : undefined;
+  }
+
+  getMaxMemSlots(): number {
+    return MAX_MEM_SLOTS;
+  }
+
+  addMemReg(region: RegionWithFd): RegionLayout | undefined {
+    this.#requireOwner("ADD_MEM_REG", [region]);
+    this.memory.addRegion(region.layout, region.fd);
+    if (!this.#postcopy.isListening) return undefined;
+    const added = this.memory.regions.filter((r) => r.layout.guestAddress === region.layout.guestAddress);
+    return this.#postcopy.register(added)[0];
+  }
+
+  remMemReg(layout: RegionLayout): void {
+    this.#rings.whilePaused(() => this.memory.removeRegion(layout));
+  }
+
+  setLogBase(log: Log, fd: Fd): void {
+    const next = DirtyLog.fromFd(fd, log);
+    this.memory.dirtyLog?.[Symbol.dispose]();
+    this.memory.dirtyLog = next;
+  }
+
+  /** The eventfd that says "the log has changed" is in the spec for completeness; nobody sends it (QEMU never does). */
+  setLogFd(fd: Fd): void {
+    fd[Symbol.dispose]();
+    throw new CompatibilityError("SET_LOG_FD is not supported: read the log itself");
+  }
+
+  iotlbMsg(message: IotlbMessage): void {
+    const iotlb = this.#iotlb;
+    if (iotlb === undefined) throw new StateError("IOTLB_MSG without ACCESS_PLATFORM");
+    const range = { iova: small(message.iova, "iova"), sizeBytes: sizeOf(message.sizeBytes) };
+    if (message.type === IOTLB_TYPE.invalidate) return this.#rings.whilePaused(() => iotlb.invalidate(range));
+    if (message.type !== IOTLB_TYPE.update) {
+      throw new ProtocolError(`is ${message.type}, expected update (2) or invalidate (3)`, "IOTLB_MSG", "type");
+    }
+    iotlb.update({ ...range, userAddress: small(message.userAddress, "userAddress"), permission: message.permission });
+    this.#rings.retry();
+  }
+
+  get space(): AddressSpace {
+    return this.#iotlb ?? this.memory;
+  }
+
+  onMiss(): void {
+    const miss = this.#iotlb?.takeMiss();
+    if (miss === undefined) return;
+    if (this.frontend === undefined) throw new StateError("an IOTLB miss, and no back-end channel to ask over");
+    this.frontend.iotlbMsg({
+      iova: BigInt(miss.iova),
+      sizeBytes: 0n,
+      userAddress: 0n,
+      permission: miss.permission,
+      type: IOTLB_TYPE.miss,
+    });
+  }
+
+  // -- Rings ------------------------------------------------------------------------------------------------------
+
+  setVringNum(index: number, num: number): void {
+    this.#rings.atStopped(index, "SET_VRING_NUM").setNum(num);
+  }
+
+  setVringAddr(address: VringAddr): void {
+    this.#rings.setAddress(address);
+  }
+
+  setVringBase(index: number, base: number): void {
+    this.#rings.atStopped(index, "SET_VRING_BASE").base = base;
+  }
+
+  getVringBase(index: number): number {
+    return this.#rings.stop(index);
+  }
+
+  getVringBaseSkipDrain(index: number): number {
+    return this.#rings.stop(index, true);
+  }
+
+  setVringKick(index: number, fd: Fd | undefined): void {
+    this.#requireOwner("SET_VRING_KICK", fd === undefined ? [] : [{ fd }]);
+    this.#rings.setKick(index, fd);
+  }
+
+  setVringCall(index: number, fd: Fd | undefined): void {
+    this.#rings.setCall(index, fd);
+  }
+
+  setVringErr(index: number, fd: Fd | undefined): void {
+    this.#rings.setErr(index, fd);
+  }
+
+  setVringEnable(index: number, enabled: boolean): void {
+    this.#rings.setEnabled(index, enabled);
+  }
+
+  vringKick(index: number): void {
+    this.#rings.kick(index);
+  }
+
+  getInflightFd(request: Inflight): InflightWithFd {
+    const { numQueues, queueSize } = request;
+    if (numQueues < 1 || numQueues > this.device.maxQueues || queueSize < 1 || queueSize > MAX_QUEUE_SIZE) {
+      throw new ProtocolError(`asks for ${numQueues} queues of ${queueSize} entries`, "GET_INFLIGHT_FD");
+    }
+    const packed = this.session.has("RING_PACKED");
+    const { fd, sizeBytes, mmapOffset } = InflightRegion.create({ numQueues, queueSize, packed });
+    return { layout: { sizeBytes, mmapOffset, numQueues, queueSize }, fd };
+  }
+
+  setInflightFd({ layout, fd }: InflightWithFd): void {
+    if (this.#rings.anyStarted) {
+      fd[Symbol.dispose]();
+      throw new StateError("SET_INFLIGHT_FD while a ring is started");
+    }
+    const next = InflightRegion.open(fd, { ...layout, packed: this.session.has("RING_PACKED") });
+    this.inflight?.[Symbol.dispose]();
+    this.inflight = next;
+  }
+
+  beforeStart(): void {
+    this.#state.checkStart(this.session.acked);
+  }
+
+  onWake(): void {
+    this.frontend?.wake();
+  }
+
+  onSuspend(): void {
+    this.frontend?.suspend();
+    this.device.enterSuspendedState?.();
+  }
+
+  // -- Device -----------------------------------------------------------------------------------------------------
+
+  getConfig({ offset, sizeBytes }: ConfigRange): Uint8Array {
+    const config = this.device.readConfig();
+    checkConfigRange("GET_CONFIG", offset, sizeBytes, config.length);
+    return config.subarray(offset, offset + sizeBytes);
+  }
+
+  setConfig(offset: number, bytes: Uint8Array, _migration: boolean): void {
+    checkConfigRange("SET_CONFIG", offset, bytes.length, this.device.readConfig().length);
+    if (this.device.writeConfig === undefined) throw new CompatibilityError("this device's config space is read-only");
+    this.device.writeConfig(offset, bytes);
+  }
+
+  setBackendReqFd(socket: UnixSocket): void {
+    this.frontend?.[Symbol.dispose]();
+    this.frontend = new FrontendClient(new RequestChannel(new Connection(socket)), this.session, this.table);
+    if (this.#rings.anyStarted) this.frontend.wake();
+    this.device.setBackendRequestConnection?.(this.frontend);
+  }
+
+  setDeviceStateFd(direction: StateDirection, phase: number, fd: Fd): Fd | undefined {
+    this.#requireOwner("SET_DEVICE_STATE_FD", [{ fd }]);
+    if (this.#rings.anyStarted) {
+      fd[Symbol.dispose]();
+      throw new StateError("SET_DEVICE_STATE_FD while a ring is started; GET_VRING_BASE stops it");
+    }
+    return this.#state.begin(direction, phase, fd, this.session.acked);
+  }
+
+  checkDeviceState(): bigint | PendingReply {
+    return this.#state.check(this.session.offered);
+  }
+
+  getShmemConfig(): ReadonlyMap<number, number> {
+    return new Map(this.device.sharedMemoryRegions?.().map(({ id, sizeBytes }) => [id, sizeBytes]));
+  }
+
+  getSharedObject(uuid: Uint8Array): Fd {
+    const fd = this.device.sharedObject?.(uuid);
+    if (fd === undefined) throw new CompatibilityError("this device exports no shared object with this UUID");
+    return fd;
+  }
+
+  netSetMtu(mtu: number): void {
+    if (this.device.setMtu === undefined) throw new CompatibilityError("this device has no MTU");
+    this.device.setMtu(mtu);
+  }
+
+  sendRarp(mac: Uint8Array): void {
+    if (this.device.sendRarp === undefined) throw new CompatibilityError("this device announces no MAC address");
+    this.device.sendRarp(mac);
+  }
+
+  // -- Postcopy ---------------------------------------------------------------------------------------------------
+
+  postcopyAdvise(): Fd {
+    return this.#postcopy.advise();
+  }
+
+  postcopyListen(): void {
+    this.#postcopy.listen();
+  }
+
+  postcopyEnd(): void {
+    this.#postcopy.end();
+  }
+
+  // -- What makes no sense for a back-end on x86_64 and aarch64 that has no GPU and no crypto engine ------------------
+
+  setVringEndian(_index: number, bigEndian: boolean): void {
+    if (bigEndian) throw new CompatibilityError("big-endian rings are not supported");
+  }
+
+  createCryptoSession(_description: Uint8Array): Uint8Array {
+    throw new CompatibilityError("this device has no crypto engine");
+  }
+
+  closeCryptoSession(_id: bigint): void {
+    throw new CompatibilityError("this device has no crypto engine");
+  }
+
+  gpuSetSocket(fd: Fd): void {
+    fd[Symbol.dispose]();
+    throw new CompatibilityError("this device is not a GPU");
+  }
+
+  /** The front-end is gone: rings stop, everything it gave is closed, the device waits for the next one. */
+  [Symbol.dispose](): void {
+    const wasRunning = this.#rings.anyStarted;
+    this.#state[Symbol.dispose]();
+    this.#rings[Symbol.dispose]();
+    if (wasRunning) this.device.enterSuspendedState?.();
+    this.device.setBackendRequestConnection?.(undefined);
+    this.frontend?.[Symbol.dispose]();
+    this.inflight?.[Symbol.dispose]();
+    this.memory.dirtyLog?.[Symbol.dispose]();
+    this.#postcopy[Symbol.dispose]();
+    this.memory[Symbol.dispose]();
+  }
+
+  #requireOwner(request: string, items: readonly { readonly fd: Fd }[]): void {
+    if (this.#owned) return;
+    for (const { fd } of items) fd[Symbol.dispose]();
+    throw new StateError(`${request} before SET_OWNER`);
+  }
+}
+
+const LOG_ALL_MASK = 1n << 26n;
+
+function checkConfigRange(request: string, offset: number, sizeBytes: number, configBytes: number): void {
+  if (offset + sizeBytes <= Math.min(configBytes, MAX_CONFIG_BYTES)) return;
+  throw new ProtocolError(`asks for bytes ${offset} to ${offset + sizeBytes} of a config space of ${configBytes}`, request);
+}
+
+function small(value: bigint, path: string): number {
+  if (value <= BigInt(Number.MAX_SAFE_INTEGER)) return Number(value);
+  throw new ProtocolError(`is ${value}, over 2^53`, "IOTLB_MSG", path);
+}
+
+/** An invalidation of everything names a size of up to 2^64-1. */
+function sizeOf(value: bigint): number {
+  return value > BigInt(Number.MAX_SAFE_INTEGER) ? Number.MAX_SAFE_INTEGER : Number(value);
+}

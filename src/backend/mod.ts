@@ -1,0 +1,13 @@
+/** The back-end side: serve a device to a front-end. */
+export type { Backend, ConfigRange, InflightWithFd, RegionWithFd, StateDirection } from "./backend.ts";
+export { BackendServer } from "./backend-server.ts";
+export type { DeviceRestore, QueueRunner, SharedMemoryRegion, VhostUserDevice } from "./device.ts";
+export { DeviceQueue } from "./device-queue.ts";
+export { DeviceRequestHandler, type HandlerOptions } from "./device-request-handler.ts";
+export type { DeviceStateOptions } from "./device-state-transfer.ts";
+export { FrontendClient } from "./frontend-client.ts";
+export { BackendSession, DeviceService, type ServeOptions, type SessionEnd } from "./serve.ts";
+export { HANDLER_FEATURES, Session } from "./session.ts";
+export { type MappingSource, SharedMemoryMapper } from "./shared-memory-mapper.ts";
+export { StateSpool, type SpoolOptions } from "./state-spool.ts";
+export { IncomingPump, OutgoingPump, type PumpEnd } from "./stream-pump.ts";

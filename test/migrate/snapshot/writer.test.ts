@@ -1,0 +1,171 @@
+import { describe, expect, test } from "bun:test";
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { SnapshotReader, SnapshotWriter } from "../../../migrate/snapshot/mod.ts";
+import { SyscallError, UsageError } from "../../../src/errors.ts";
+import { failureOf, headerFields, manifest, MiB, PAGE, pages, temporaryFolder } from "./support.ts";
+
+const ram = (sizeBytes: number) => [{ id: 0, guestAddress: 0, sizeBytes, name: "ram" }];
+
+describe("a writer that does not finish", () => {
+  test("leaves what was there, and nothing else", () => {
+    using folder = temporaryFolder();
+    const path = join(folder.path, "a.vhu");
+    writeFileSync(path, "old");
+    {
+      using writer = SnapshotWriter.toFile(path, headerFields);
+      writer.writeMemoryMap(ram(4 * MiB));
+      writer.writeMemory(0, 0, crypto.getRandomValues(new Uint8Array(65536)));
+      expect(readdirSync(folder.path)).toHaveLength(2);
+    }
+    expect(readdirSync(folder.path)).toEqual(["a.vhu"]);
+    expect(readFileSync(path, "utf8")).toBe("old");
+  });
+
+  test("is one that a full disk stopped", () => {
+    using folder = temporaryFolder();
+    const mount = join(folder.path, "small");
+    mkdirSync(mount);
+    const mounted = Bun.spawnSync(["mount", "-t", "tmpfs", "-o", "size=1m", "vhu-test", mount]);
+    if (mounted.exitCode !== 0) {
+      console.log("skipped: a small tmpfs cannot be mounted here (needs root)");
+      return;
+    }
+    try {
+      const path = join(mount, "a.vhu");
+      writeFileSync(path, "old");
+      const random = new Uint8Array(4 * MiB);
+      for (let at = 0; at < random.length; at += 65536) crypto.getRandomValues(random.subarray(at, at + 65536));
+      const error = failureOf(() => {
+        using writer = SnapshotWriter.toFile(path, headerFields);
+        writer.writeMemoryMap(ram(random.length));
+        writer.writeMemory(0, 0, random);
+        writer.writeManifest(manifest);
+        writer.finish();
+      });
+      expect(error).toBeInstanceOf(SyscallError);
+      expect(error.details).toMatchObject({ errno: "ENOSPC", path });
+      expect(readdirSync(mount)).toEqual(["a.vhu"]);
+      expect(readFileSync(path, "utf8")).toBe("old");
+    } finally {
+      Bun.spawnSync(["umount", mount]);
+    }
+  });
+
+  test("is one whose device is full or whose reader is gone", () => {
+    const full = openSync("/dev/full", "w");
+    const error = failureOf(() => SnapshotWriter.toFd(full, headerFields));
+    expect(error).toMatchObject({ call: "write", errno: "ENOSPC" });
+    closeSync(full);
+    using folder = temporaryFolder();
+    const fifo = join(folder.path, "fifo");
+    Bun.spawnSync(["mkfifo", fifo]);
+    const both = openSync(fifo, "r+");
+    const write = openSync(fifo, "w");
+    closeSync(both);
+    expect(failureOf(() => SnapshotWriter.toFd(write, headerFields))).toMatchObject({ errno: "EPIPE" });
+    closeSync(write);
+  });
+});
+
+describe("a writer refuses", () => {
+  const attempt = (write: (writer: SnapshotWriter) => void, message: string) => {
+    using folder = temporaryFolder();
+    const error = failureOf(() => {
+      using writer = SnapshotWriter.toFile(join(folder.path, "a.vhu"), headerFields);
+      write(writer);
+      writer.finish();
+    });
+    expect(error).toBeInstanceOf(UsageError);
+    expect(error.message).toContain(message);
+    expect(readdirSync(folder.path)).toEqual([]);
+  };
+
+  test.each<[string, (writer: SnapshotWriter) => void, string]>([
+    ["to leave out the manifest", () => undefined, "manifest"],
+    ["memory of an unknown region", (writer) => writer.writeMemory(3, 0, pages(1)), "region 3"],
+    [
+      "half pages",
+      (writer) => {
+        writer.writeMemoryMap(ram(MiB));
+        writer.writeMemory(0, 0, new Uint8Array(100));
+      },
+      "whole pages",
+    ],
+    [
+      "memory beyond its region",
+      (writer) => {
+        writer.writeMemoryMap(ram(MiB));
+        writer.writeHole(0, MiB, PAGE);
+      },
+      "whole pages",
+    ],
+    [
+      "memory that is missing",
+      (writer) => {
+        writer.writeMemoryMap(ram(MiB));
+        writer.writeHole(0, 0, MiB - PAGE);
+        writer.writeManifest(manifest);
+      },
+      "4096 bytes of memory region 0 were never written",
+    ],
+    [
+      "memory that comes twice",
+      (writer) => {
+        writer.writeMemoryMap(ram(MiB));
+        writer.writeHole(0, 0, MiB);
+        writer.writeMemory(0, 0, pages(1));
+        writer.writeManifest(manifest);
+      },
+      "written twice",
+    ],
+    [
+      "a state that is never finished",
+      (writer) => {
+        writer.writeManifest(manifest);
+        writer.writeDeviceState(1).write(pages(1));
+      },
+      "never finished",
+    ],
+    [
+      "a state that comes twice",
+      (writer) => {
+        writer.writeDeviceState(1).finish();
+        writer.writeDeviceState(1);
+      },
+      "twice",
+    ],
+    [
+      "an invalid manifest",
+      (writer) => writer.writeManifest({ devices: [], memory: { totalBytes: -1 } }),
+      "memory.totalBytes",
+    ],
+  ])("%s", (_name, write, message) => attempt(write, message));
+
+  test("a target that is no file, and follows a symbolic link", () => {
+    using folder = temporaryFolder();
+    expect(failureOf(() => SnapshotWriter.toFile("/dev/null", headerFields))).toBeInstanceOf(UsageError);
+    expect(failureOf(() => SnapshotWriter.toFile(folder.path, headerFields))).toBeInstanceOf(UsageError);
+    expect(failureOf(() => SnapshotWriter.toFile(join(folder.path, "no", "a.vhu"), headerFields))).toMatchObject({
+      errno: "ENOENT",
+    });
+    const [real, link] = [join(folder.path, "real.vhu"), join(folder.path, "link.vhu")];
+    writeFileSync(real, "old");
+    symlinkSync(real, link);
+    using writer = SnapshotWriter.toFile(link, headerFields);
+    writer.writeManifest(manifest);
+    writer.finish();
+    expect(readlinkSync(link)).toBe(real);
+    using reader = SnapshotReader.open(real);
+    expect(reader.manifest).toEqual(manifest);
+  });
+});
