@@ -1,5 +1,5 @@
 import { FormatError } from "../../src/errors.ts";
-import { MAX_SNAPSHOT_BATCH_EXTENTS } from "../../src/limits.ts";
+import { MAX_SNAPSHOT_BATCH_EXTENTS, MAX_STATE_SECTION_BYTES } from "../../src/limits.ts";
 import { viewOf } from "./bytes.ts";
 import { decodeExtent, EXTENT_ENTRY_BYTES, type Extent } from "./extent.ts";
 import type { FileInput } from "./file-input.ts";
@@ -63,6 +63,12 @@ function expectStreams({ index }: SnapshotStructure): void {
     const isOrphan = STREAM_TYPES.has(entry.type) && !known.has(`${entry.type}:${entry.id >> 32n}`);
     if (isOrphan) throw new FormatError("a chunk belongs to no state of the index", "index", entry.offset);
   }
+  const isMisnamed = index.streams.some(
+    ({ type, streamId, sizeBytes }) =>
+      type !== RecordType.deviceState &&
+      (streamId !== 0 || (type === RecordType.machineState && sizeBytes > MAX_STATE_SECTION_BYTES)),
+  );
+  if (isMisnamed) throw new FormatError("a stream has an id or a size that it cannot have", "index");
   if (known.size !== index.streams.length || index.streams.some((stream) => !STREAM_TYPES.has(stream.type))) {
     throw new FormatError("the index lists a state twice or of an unknown type", "index");
   }

@@ -1,4 +1,5 @@
 import { FormatError, UsageError } from "../../src/errors.ts";
+import { MAX_STATE_SECTION_BYTES } from "../../src/limits.ts";
 import { xxh3 } from "../../src/state/mod.ts";
 import { createZstd, decompressFrame, type Zstd } from "./compression.ts";
 import type { Extent } from "./extent.ts";
@@ -153,18 +154,31 @@ export class SnapshotReader implements Disposable {
    * @throws FormatError, UsageError if the snapshot has no state of that device.
    */
   deviceState(deviceId: number): Generator<Uint8Array, void> {
-    return this.#stream(RecordType.deviceState, deviceId);
+    const stream = this.#find(RecordType.deviceState, deviceId);
+    if (stream === undefined) throw new UsageError(`the snapshot has no state of device ${deviceId}`);
+    return this.readStream(stream);
   }
 
   /** All bytes of QEMU's stream that are not RAM, as `deviceState`; undefined if there are none. */
   qemuStream(): Generator<Uint8Array, void> | undefined {
-    return this.#has(RecordType.qemuStream) ? this.#stream(RecordType.qemuStream, 0) : undefined;
+    const stream = this.#find(RecordType.qemuStream, 0);
+    return stream === undefined ? undefined : this.readStream(stream);
   }
 
   /** The state of a native machine, whole. @throws FormatError */
   machineState(): Uint8Array | undefined {
-    if (!this.#has(RecordType.machineState)) return undefined;
-    return Buffer.concat([...this.#stream(RecordType.machineState, 0)]);
+    const stream = this.#find(RecordType.machineState, 0);
+    if (stream === undefined) return undefined;
+    if (stream.sizeBytes > MAX_STATE_SECTION_BYTES) {
+      throw new FormatError(`${stream.sizeBytes} bytes are above the limit`, "machineState");
+    }
+    return Buffer.concat([...this.readStream(stream)]);
+  }
+
+  /** Any of `streams`, as `deviceState`. */
+  readStream(stream: StreamEntry): Generator<Uint8Array, void> {
+    this.#zstd ??= createZstd();
+    return readStreamChunks(this.#input, this.#structure.index.records, stream, this.#zstd);
   }
 
   /**
@@ -179,15 +193,7 @@ export class SnapshotReader implements Disposable {
     this.#input[Symbol.dispose]();
   }
 
-  #has(type: number): boolean {
-    return this.streams.some((entry) => entry.type === type);
-  }
-
-  #stream(type: number, streamId: number): Generator<Uint8Array, void> {
-    const stream = this.streams.find((entry) => entry.type === type && entry.streamId === streamId);
-    if (stream === undefined)
-      throw new UsageError(`the snapshot has no ${recordTypeName(type)} of device ${streamId}`);
-    this.#zstd ??= createZstd();
-    return readStreamChunks(this.#input, this.#structure.index.records, stream, this.#zstd);
+  #find(type: number, streamId: number): StreamEntry | undefined {
+    return this.streams.find((entry) => entry.type === type && entry.streamId === streamId);
   }
 }

@@ -11,6 +11,7 @@ import {
 } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { UsageError } from "../../src/errors.ts";
+import { MAX_SNAPSHOT_EXTENTS, MAX_STATE_SECTION_BYTES } from "../../src/limits.ts";
 import { END_RECORD_BYTES, encodeEnd } from "./end-record.ts";
 import { O_CLOEXEC, syncDirectory, systemCall } from "./file-io.ts";
 import type { HeaderFields } from "./header.ts";
@@ -69,7 +70,7 @@ export class SnapshotWriter implements Disposable {
     const finalPath = resolveTarget(path);
     const temporaryPath = join(dirname(finalPath), `.${basename(finalPath)}.${crypto.randomUUID()}.tmp`);
     const flags = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | O_CLOEXEC;
-    const fd = systemCall("open", temporaryPath, () => openSync(temporaryPath, flags, 0o600));
+    const fd = systemCall("open", path, () => openSync(temporaryPath, flags, 0o600));
     const output = new RecordOutput(fd, path);
     const writer = new SnapshotWriter(output, { path: finalPath, temporaryPath });
     try {
@@ -138,8 +139,13 @@ export class SnapshotWriter implements Disposable {
     return this.#stream(RecordType.qemuStream, 0);
   }
 
-  /** The state of a native machine itself. */
+  /** The state of a native machine itself, at most 64 MiB. */
   writeMachineState(bytes: Uint8Array): void {
+    if (bytes.length > MAX_STATE_SECTION_BYTES) {
+      throw new UsageError(
+        `a machine state of ${bytes.length} bytes is above the limit of ${MAX_STATE_SECTION_BYTES}`,
+      );
+    }
     const stream = this.#stream(RecordType.machineState, 0);
     stream.write(bytes);
     stream.finish();
@@ -156,6 +162,11 @@ export class SnapshotWriter implements Disposable {
     if (this.#streams.length !== this.#streamKeys.size)
       throw new UsageError("a state stream was never finished");
     const { extents, stats } = this.#memory.finish();
+    if (extents.length > MAX_SNAPSHOT_EXTENTS) {
+      throw new UsageError(
+        `${extents.length} extents are more than a snapshot can have (${MAX_SNAPSHOT_EXTENTS})`,
+      );
+    }
     const indexOffset = this.#output.position;
     const payload = encodeIndex(this.#output.entries, this.#streams, extents, stats);
     const root = new Uint8Array(Bun.CryptoHasher.hash("sha256", payload));

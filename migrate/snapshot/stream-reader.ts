@@ -33,6 +33,13 @@ export function* readStreamChunks(
     hash.update(plain);
     chunkCount += 1;
     sizeBytes += plain.length;
+    if (sizeBytes > stream.sizeBytes) {
+      throw new FormatError(
+        `the state has more than the ${stream.sizeBytes} bytes of the index`,
+        section,
+        entry.offset,
+      );
+    }
     yield plain;
   }
   if (

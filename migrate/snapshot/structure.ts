@@ -70,12 +70,14 @@ export function readStructure(input: FileInput): SnapshotStructure {
   ) {
     throw new FormatError("there is no index where the end record says", "end", endOffset);
   }
-  refuseUnknown(trailer);
   const payload = new Uint8Array(readPayload(input, indexEntry));
   const root = new Uint8Array(Bun.CryptoHasher.hash("sha256", payload));
   if (Buffer.compare(root, end.root) !== 0) {
     throw new FormatError("the root hash does not match the index", "index", end.indexOffset);
   }
+  // Flags and types are only believed once their checksum has held: damage is not a newer version.
+  for (const entry of trailer.slice(1)) readPayload(input, entry);
+  refuseUnknown(trailer);
   const index = decodeIndex(payload, end.indexOffset + RECORD_HEAD_BYTES, end.indexOffset);
   refuseUnknown(index.records);
   const first = index.records[0] as RecordEntry;

@@ -1,11 +1,11 @@
-import { VhuError } from "../../src/errors.ts";
+import { FormatError } from "../../src/errors.ts";
 import { MAX_SNAPSHOT_FRAME_BYTES } from "../../src/limits.ts";
 import type { Extent } from "./extent.ts";
 import type { FileInput } from "./file-input.ts";
 import { compareWithRecords } from "./index-check.ts";
 import { RECORD_OVERHEAD_BYTES, type RecordEntry, RecordType } from "./record.ts";
 import type { SnapshotReader } from "./snapshot-reader.ts";
-import { readHeaderEntry, readPayload, type SnapshotStructure, sectionOf } from "./structure.ts";
+import { readHeaderEntry, readPayload, type SnapshotStructure } from "./structure.ts";
 
 export interface VerifyOptions {
   /** Decompress everything as well. */
@@ -28,10 +28,7 @@ export type VerifyResult =
 const MAX_PROBLEMS = 100;
 
 /** The parts of a reader that a deep check needs. */
-type Reading = Pick<
-  SnapshotReader,
-  "extents" | "readExtentInto" | "deviceState" | "qemuStream" | "machineState"
->;
+type Reading = Pick<SnapshotReader, "extents" | "readExtentInto" | "readStream">;
 
 export function verifyStructure(
   input: FileInput,
@@ -44,16 +41,14 @@ export function verifyStructure(
   let doneBytes = 0;
   for (const entry of entries) {
     if (problems.length >= MAX_PROBLEMS) break;
-    attempt(problems, sectionOf(entry), () => {
+    attempt(problems, () => {
       if (entry.type === RecordType.header) readHeaderEntry(input, entry);
       else readPayload(input, entry);
     });
     doneBytes += entry.payloadBytes + RECORD_OVERHEAD_BYTES;
     options.onProgress?.({ doneBytes, totalBytes: input.sizeBytes });
   }
-  const living = attempt(problems, "index", () =>
-    structure.memoryMap.flatMap((region) => reader.extents(region.id)),
-  );
+  const living = attempt(problems, () => structure.memoryMap.flatMap((region) => reader.extents(region.id)));
   if (problems.length > 0)
     return { ok: false, problems: problems.map((problem) => withRange(problem, entries, living)) };
   if (options.deep === true && living !== undefined)
@@ -69,7 +64,7 @@ function verifyContent(
   living: readonly Extent[],
   problems: VerifyProblem[],
 ): void {
-  attempt(problems, "index", () => compareWithRecords(input, structure, living));
+  attempt(problems, () => compareWithRecords(input, structure, living));
   const seen = new Set<number>();
   const plain = new Uint8Array(MAX_SNAPSHOT_FRAME_BYTES);
   for (const extent of living) {
@@ -77,39 +72,22 @@ function verifyContent(
     if (extent.frame === undefined || (extent.kind === "duplicate" && seen.has(extent.frame.offset)))
       continue;
     seen.add(extent.frame.offset);
-    attempt(problems, `memory region ${extent.regionId}`, () =>
-      reader.readExtentInto(extent, plain.subarray(0, extent.sizeBytes)),
-    );
+    attempt(problems, () => reader.readExtentInto(extent, plain.subarray(0, extent.sizeBytes)));
   }
   for (const stream of structure.index.streams) {
-    attempt(problems, sectionOf({ type: stream.type, id: BigInt(stream.streamId) << 32n }), () => {
-      if (stream.type === RecordType.deviceState) drain(reader.deviceState(stream.streamId));
-      else if (stream.type === RecordType.qemuStream) drain(reader.qemuStream() ?? []);
-      else reader.machineState();
+    attempt(problems, () => {
+      for (const chunk of reader.readStream(stream)) void chunk;
     });
   }
 }
 
-function drain(chunks: Iterable<Uint8Array>): void {
-  for (const chunk of chunks) void chunk;
-}
-
-/** What was wrong goes into the list; our own bugs and failed system calls go on. */
-export function attempt<Result>(
-  problems: VerifyProblem[],
-  section: string,
-  action: () => Result,
-): Result | undefined {
+/** Damage goes into the list; everything else goes on. */
+export function attempt<Result>(problems: VerifyProblem[], action: () => Result): Result | undefined {
   try {
     return action();
   } catch (error) {
-    if (!(error instanceof VhuError) || error.code === "SYSCALL") throw error;
-    const { section: named, offset } = error.details;
-    problems.push({
-      section: typeof named === "string" ? named : section,
-      offset: typeof offset === "number" ? offset : -1,
-      message: error.message,
-    });
+    if (!(error instanceof FormatError)) throw error;
+    problems.push({ section: error.section, offset: error.offset, message: error.message });
     return undefined;
   }
 }

@@ -185,13 +185,17 @@ export class RingSet implements Disposable {
   #tryStart(ring: VringState): void {
     const { memory, space, inflight } = this.around;
     const layout = this.#layout(ring);
-    const deviceRing = createDeviceRing(memory, space, layout, {
-      ...(inflight === undefined ? {} : { inflight: inflight.queue(ring.index) }),
-      logging: () => this.#isLogging(ring),
-    });
-    if (deviceRing === undefined) return this.around.onMiss();
-    ring.queue = new DeviceQueue(ring.index, ring.num, deviceRing, memory);
-    ring.queue.call = this.#callOf(ring);
+    try {
+      const deviceRing = createDeviceRing(memory, space, layout, {
+        inflight: inflight?.queue(ring.index),
+        logging: () => this.#isLogging(ring),
+      });
+      ring.queue = new DeviceQueue(ring.index, ring.num, deviceRing, memory);
+      ring.queue.call = this.#callOf(ring);
+    } catch (error) {
+      if (!space.missPending) throw error;
+      this.around.onMiss();
+    }
   }
 
   #run(ring: VringState): void {

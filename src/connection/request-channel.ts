@@ -8,8 +8,8 @@ import type { ReceivedFds } from "./received-fds.ts";
 export interface RequestChannelOptions {
   /** How long a request may take to be answered, unless the call says otherwise. */
   readonly requestTimeoutMs?: number;
-  /** Run again and again while a reply is awaited: lets both ends of a pair live in one thread (tests). */
-  readonly whileWaiting?: (() => void) | undefined;
+  /** Run again and again while a reply is awaited, with the milliseconds left: serves what the peer may need first. */
+  readonly whileWaiting?: ((remainingMs: number) => void) | undefined;
 }
 
 export interface CallOptions {
@@ -33,7 +33,8 @@ export class RequestChannel implements Disposable {
   /** True once REPLY_ACK was negotiated: then requests without a reply body are acknowledged. */
   replyAck = false;
   readonly #timeoutMs: number;
-  readonly #whileWaiting: (() => void) | undefined;
+  whileWaiting: ((remainingMs: number) => void) | undefined;
+  #waiting = false;
   #broken: Error | undefined;
 
   constructor(
@@ -41,7 +42,12 @@ export class RequestChannel implements Disposable {
     options: RequestChannelOptions = {},
   ) {
     this.#timeoutMs = options.requestTimeoutMs ?? DEFAULT_REQUEST_TIMEOUT_MS;
-    this.#whileWaiting = options.whileWaiting;
+    this.whileWaiting = options.whileWaiting;
+  }
+
+  /** True while an answer is awaited: input on the socket is that answer then. */
+  get isWaiting(): boolean {
+    return this.#waiting;
   }
 
   /** Sends a request that has a reply body, and waits for it. The caller owns the fds of the answer. */
@@ -58,11 +64,14 @@ export class RequestChannel implements Disposable {
   ): Promise<Answer<R>> {
     const timeoutMs = options.timeoutMs ?? this.#timeoutMs;
     this.#send(message, payload, 0, options.fds);
+    this.#waiting = true;
     try {
       const frame = await this.connection.receiveAsync(timeoutMs, options.signal);
       return this.#accept(message, frame, timeoutMs);
     } catch (error) {
       throw this.#break(error);
+    } finally {
+      this.#waiting = false;
     }
   }
 
@@ -101,11 +110,14 @@ export class RequestChannel implements Disposable {
   }
 
   #receive<R>(message: Message<never, R> | Message<unknown, R>, timeoutMs: number): Answer<R> {
+    this.#waiting = true;
     try {
-      const frame = this.#whileWaiting === undefined ? this.connection.receive(timeoutMs) : this.#turnUntil(timeoutMs);
+      const frame = this.whileWaiting === undefined ? this.connection.receive(timeoutMs) : this.#turnUntil(timeoutMs);
       return this.#accept(message, frame, timeoutMs);
     } catch (error) {
       throw this.#break(error);
+    } finally {
+      this.#waiting = false;
     }
   }
 
@@ -114,7 +126,7 @@ export class RequestChannel implements Disposable {
     for (;;) {
       const received = this.connection.receive(0);
       if (received !== "nothing" || deadline.expired) return received;
-      this.#whileWaiting!();
+      this.whileWaiting!(deadline.remainingMs);
     }
   }
 

@@ -126,29 +126,33 @@ export class GuestMemory implements AddressSpace, Disposable {
     for (const region of this.regions) region.mapping.closeWindow(window);
   }
 
-  /** Copies guest memory to `into`; the range may span regions. @throws StateError when a part is not mapped */
-  read(guestAddress: number, into: Uint8Array): void {
-    let done = 0;
-    while (done < into.length) {
+  /**
+   * Copies guest memory to `into`, or to a part of it; the range may span regions.
+   * @throws StateError when a part is not mapped
+   */
+  read(guestAddress: number, into: Uint8Array, at = 0, sizeBytes = into.length - at): void {
+    for (let done = 0; done < sizeBytes; ) {
       const address = guestAddress + done;
-      const region = this.#regionAt(address, guestAddress, into.length);
-      const count = Math.min(into.length - done, region.guestEnd - address);
-      region.read(address - region.layout.guestAddress, into, done, count);
+      const region = this.#regionAt(address, guestAddress, sizeBytes);
+      const count = Math.min(sizeBytes - done, region.guestEnd - address);
+      region.read(address - region.layout.guestAddress, into, at + done, count);
       done += count;
     }
   }
 
-  /** Copies `bytes` to guest memory and marks the pages dirty. @throws StateError when a part is not mapped */
-  write(guestAddress: number, bytes: Uint8Array): void {
-    let done = 0;
-    while (done < bytes.length) {
+  /**
+   * Copies `bytes`, or a part of them, to guest memory and marks the pages dirty.
+   * @throws StateError when a part is not mapped
+   */
+  write(guestAddress: number, bytes: Uint8Array, at = 0, sizeBytes = bytes.length - at): void {
+    for (let done = 0; done < sizeBytes; ) {
       const address = guestAddress + done;
-      const region = this.#regionAt(address, guestAddress, bytes.length);
-      const count = Math.min(bytes.length - done, region.guestEnd - address);
-      region.write(address - region.layout.guestAddress, bytes, done, count);
+      const region = this.#regionAt(address, guestAddress, sizeBytes);
+      const count = Math.min(sizeBytes - done, region.guestEnd - address);
+      region.write(address - region.layout.guestAddress, bytes, at + done, count);
       done += count;
     }
-    this.dirtyLog?.mark(guestAddress, bytes.length);
+    this.dirtyLog?.mark(guestAddress, sizeBytes);
   }
 
   [Symbol.dispose](): void {

@@ -67,34 +67,31 @@ export class MemoryRegion implements Disposable {
 
   /** Copies `sizeBytes` bytes from `offset` of the region to `target[at…]`. */
   read(offset: number, target: Uint8Array, at: number, sizeBytes: number): void {
-    this.#eachWindow(offset, sizeBytes, (view, start, done, count) => {
+    for (let done = 0; done < sizeBytes; ) {
+      const view = this.#viewAt(offset + done);
+      const start = (offset + done) % MAX_WINDOW_BYTES;
+      const count = Math.min(sizeBytes - done, view.length - start);
       if (count > SMALL_COPY_BYTES) target.set(view.subarray(start, start + count), at + done);
       else for (let i = 0; i < count; i++) target[at + done + i] = view[start + i]!;
-    });
+      done += count;
+    }
   }
 
   /** Copies `source[at…]` to `offset` of the region. */
   write(offset: number, source: Uint8Array, at: number, sizeBytes: number): void {
-    this.#eachWindow(offset, sizeBytes, (view, start, done, count) => {
+    for (let done = 0; done < sizeBytes; ) {
+      const view = this.#viewAt(offset + done);
+      const start = (offset + done) % MAX_WINDOW_BYTES;
+      const count = Math.min(sizeBytes - done, view.length - start);
       if (count > SMALL_COPY_BYTES) view.set(source.subarray(at + done, at + done + count), start);
       else for (let i = 0; i < count; i++) view[start + i] = source[at + done + i]!;
-    });
-  }
-
-  #eachWindow(
-    offset: number,
-    sizeBytes: number,
-    copy: (view: Uint8Array, start: number, done: number, count: number) => void,
-  ): void {
-    let done = 0;
-    while (done < sizeBytes) {
-      const index = Math.floor((offset + done) / MAX_WINDOW_BYTES);
-      const start = offset + done - index * MAX_WINDOW_BYTES;
-      const view = this.#views[index] ?? this.#openView(index);
-      const count = Math.min(sizeBytes - done, view.length - start);
-      copy(view, start, done, count);
       done += count;
     }
+  }
+
+  #viewAt(offset: number): Uint8Array {
+    const index = Math.floor(offset / MAX_WINDOW_BYTES);
+    return this.#views[index] ?? this.#openView(index);
   }
 
   #openView(index: number): Uint8Array {

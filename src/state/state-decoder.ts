@@ -189,7 +189,7 @@ export class StateDecoder {
     const value = new Uint8Array(payload.subarray(2 + nameLength));
     this.#sink.value(
       name,
-      unpackValue(value, `state section "${name}"`, this.#pieces.offset + 2 + nameLength),
+      unpackValue(value, `state section ${JSON.stringify(name)}`, this.#pieces.offset + 2 + nameLength),
     );
   }
 
@@ -225,7 +225,7 @@ export class StateDecoder {
     } catch {
       return this.#fail("a section name is not UTF-8");
     }
-    if (this.#names.has(name)) this.#fail(`the section "${name}" is there twice`);
+    if (this.#names.has(name)) this.#fail(`the section ${JSON.stringify(name)} is there twice`);
     if (this.#names.size >= MAX_STATE_SECTIONS) this.#fail(`more than ${MAX_STATE_SECTIONS} sections`);
     this.#names.add(name);
     return name;
@@ -239,7 +239,7 @@ export class StateDecoder {
   #fail(message: string, offset = this.#pieces.offset): never {
     const section =
       this.#openName !== undefined
-        ? `state section "${this.#openName}"`
+        ? `state section ${JSON.stringify(this.#openName)}`
         : this.#expected === "preamble" || this.#expected === "header"
           ? "state header"
           : `state section ${this.#names.size + 1}`;

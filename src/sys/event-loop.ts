@@ -57,7 +57,8 @@ export class EventLoop implements Disposable {
 
   /** Ends the watch. Must come before the fd is closed: a duplicate elsewhere would keep epoll's entry alive. */
   unwatch(fd: Fd): void {
-    if (!this.#watches.delete(fd.number)) return;
+    if (!this.isWatched(fd)) return;
+    this.#watches.delete(fd.number);
     this.#control(EPOLL.CTL_DEL, fd, 0);
   }
 
@@ -110,12 +111,15 @@ export class EventLoop implements Disposable {
 
   #dispatch(count: number): void {
     const { view } = this.#events;
-    for (let i = 0; i < count; i++) {
+    // Copied first: a handler that waits for its peer runs this loop again, which fills the same buffer.
+    const ready = Array.from({ length: count }, (_, i) => {
       const base = i * EPOLL_EVENT_BYTES;
-      const number = view.getInt32(base + EPOLL_DATA_OFFSET, true);
+      return { number: view.getInt32(base + EPOLL_DATA_OFFSET, true), mask: view.getUint32(base, true) };
+    });
+    for (const { number, mask } of ready) {
       // A handler that ran before in this batch may have ended this watch, or replaced the fd by another.
       const watch = this.#watches.get(number);
-      if (watch !== undefined && watch.fd.isOpen) watch.onReady(view.getUint32(base, true));
+      if (watch?.fd.isOpen) watch.onReady(mask);
     }
   }
 

@@ -71,8 +71,7 @@ export class Chain {
         continue;
       }
       const count = Math.min(length - skip, into.length - done);
-      const part = count === into.length ? into : into.subarray(done, done + count);
-      this.#memory!.read(this.guestAddresses[i]! + skip, part);
+      this.#memory!.read(this.guestAddresses[i]! + skip, into, done, count);
       done += count;
       skip = 0;
     }
@@ -90,8 +89,7 @@ export class Chain {
         continue;
       }
       const count = Math.min(length - skip, bytes.length - done);
-      const part = count === bytes.length ? bytes : bytes.subarray(done, done + count);
-      this.#memory!.write(this.guestAddresses[i]! + skip, part);
+      this.#memory!.write(this.guestAddresses[i]! + skip, bytes, done, count);
       done += count;
       skip = 0;
     }

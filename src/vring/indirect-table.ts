@@ -32,6 +32,7 @@ export class IndirectTable {
   readonly #space: AddressSpace;
   readonly #maxDescriptors: number;
   #words = new Uint32Array(new ArrayBuffer(INITIAL_DESCRIPTORS * DESCRIPTOR_BYTES));
+  #bytes = new Uint8Array(this.#words.buffer);
   #count = 0;
 
   constructor(memory: GuestMemory, space: AddressSpace, queueSize: number) {
@@ -51,7 +52,8 @@ export class IndirectTable {
       if (!this.#appendEntry(chain, index, (flagsAndNext & DESC_F_WRITE) !== 0)) return false;
       if ((flagsAndNext & DESC_F_NEXT) === 0) return true;
       index = flagsAndNext >>> 16;
-      if (index >= this.#count) throw new RingError("an indirect descriptor links outside its table", { index });
+      if (index >= this.#count)
+        throw new RingError("an indirect descriptor links outside its table", { index });
     }
     throw new RingError("an indirect table has a loop");
   }
@@ -77,21 +79,25 @@ export class IndirectTable {
   #load(address: number, sizeBytes: number): boolean {
     const count = sizeBytes / DESCRIPTOR_BYTES;
     if (sizeBytes === 0 || !Number.isInteger(count)) {
-      throw new RingError(`an indirect table has ${sizeBytes} bytes, which is no multiple of 16`, { sizeBytes });
+      throw new RingError(`an indirect table has ${sizeBytes} bytes, which is no multiple of 16`, {
+        sizeBytes,
+      });
     }
     if (count > this.#maxDescriptors) {
       throw new RingError(`an indirect table has more than ${this.#maxDescriptors} descriptors`, { count });
     }
-    if (this.#words.length < count * DESCRIPTOR_WORDS) this.#words = new Uint32Array(new ArrayBuffer(sizeBytes * 2));
+    if (this.#bytes.length < sizeBytes) {
+      this.#words = new Uint32Array(new ArrayBuffer(sizeBytes * 2));
+      this.#bytes = new Uint8Array(this.#words.buffer);
+    }
     this.#count = count;
-    const bytes = new Uint8Array(this.#words.buffer, 0, sizeBytes);
     for (let done = 0; done < sizeBytes; ) {
       const part = Math.min(this.#space.contiguousBytes(address + done), sizeBytes - done);
       if (part === 0) {
         if (this.#space.missPending) return false;
         throw new RingError("an indirect table lies outside guest memory", { address, sizeBytes });
       }
-      this.#memory.read(this.#space.toGuest(address + done), bytes.subarray(done, done + part));
+      this.#memory.read(this.#space.toGuest(address + done), this.#bytes, done, part);
       done += part;
     }
     return true;

@@ -79,6 +79,8 @@ export const HALF_PACKED_USED_IDX = 8;
 export const HALF_PACKED_OLD_USED_IDX = 9;
 export const BYTE_PACKED_USED_WRAP = 20;
 export const BYTE_PACKED_OLD_USED_WRAP = 21;
+/** u64 that holds used_idx, old_used_idx, both wrap counters and two bytes of padding. */
+export const LONG_PACKED_POSITIONS = 2;
 export const PACKED_HEADER_BYTES = 32;
 export const PACKED_ENTRY_BYTES = 32;
 export const BYTE_PACKED_INFLIGHT = 0;

@@ -205,7 +205,8 @@ export class SplitDeviceRing implements DeviceRing {
         descriptors[word + WORD_ADDRESS_HIGH]!,
       );
       const length = descriptors[word + WORD_LENGTH]!;
-      if ((flagsAndNext & DESC_F_INDIRECT) !== 0) return this.#walkIndirect(chain, flagsAndNext, address, length);
+      if ((flagsAndNext & DESC_F_INDIRECT) !== 0)
+        return this.#walkIndirect(chain, flagsAndNext, address, length);
       if (!chain.append(space, address, length, (flagsAndNext & DESC_F_WRITE) !== 0)) return false;
       if ((flagsAndNext & DESC_F_NEXT) === 0) return true;
       index = flagsAndNext >>> 16;

@@ -63,7 +63,8 @@ export class SplitInflight {
     }
     heads.sort((a, b) => a.counter - b.counter);
     this.#counter = (heads.at(-1)?.counter ?? -1) + 1;
-    if (!Number.isSafeInteger(this.#counter)) throw new StateError("the inflight region's counter is above 2^53");
+    if (!Number.isSafeInteger(this.#counter))
+      throw new StateError("the inflight region's counter is above 2^53");
     return heads.map((entry) => entry.head);
   }
 
@@ -94,19 +95,22 @@ export class SplitInflight {
   #checkHeader(): void {
     const version = this.#halves[HALF_INFLIGHT_VERSION]!;
     const entries = this.#halves[HALF_INFLIGHT_DESC_NUM]!;
-    // libvhost-user leaves desc_num at 0 when it is the front-end that made the region.
-    if (version === INFLIGHT_VERSION && (entries === this.#size || entries === 0)) return;
-    throw new StateError(`an inflight region of version ${version} with ${entries} entries; expected ${this.#size}`);
+    if (version === INFLIGHT_VERSION && entries === this.#size) return;
+    throw new StateError(
+      `an inflight region of version ${version} with ${entries} entries; expected ${this.#size}`,
+    );
   }
 
   /** A crash between the store of the used index and `commit` leaves the batch marked: the difference tells its size. */
   #settleLastBatch(usedIndex: number): void {
     const batch = (usedIndex - this.#halves[HALF_SPLIT_USED_IDX]!) & 0xffff;
-    if (batch > this.#size && this.#anyInFlight()) {
+    const possible = batch <= this.#size;
+    // With nothing in flight it is a region that was kept over a reset of the ring, and there is nothing to settle.
+    if (!possible && this.#anyInFlight()) {
       throw new StateError(`the used index ${usedIndex} is ${batch} ahead of the inflight region's`);
     }
     let head = this.#halves[HALF_SPLIT_LAST_BATCH_HEAD]!;
-    for (let i = 0; i < batch && i < this.#size; i++) {
+    for (let i = 0; possible && i < batch; i++) {
       if (head >= this.#size) throw new StateError(`the inflight region names head ${head} of ${this.#size}`);
       Atomics.store(this.#bytes, this.#byte(head), 0);
       head = this.#halves[this.#byte(head) / 2 + HALF_SPLIT_NEXT]!;

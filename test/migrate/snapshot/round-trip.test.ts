@@ -1,9 +1,9 @@
 import { describe, expect, test } from "bun:test";
-import { existsSync, openSync, readFileSync, closeSync, statSync } from "node:fs";
+import { closeSync, existsSync, openSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { createZstd, frameBoundBytes } from "../../../migrate/snapshot/compression.ts";
 import { SnapshotReader, SnapshotWriter, verifySnapshot } from "../../../migrate/snapshot/mod.ts";
-import { failureOf, headerFields, manifest, MiB, PAGE, pages, temporaryFolder } from "./support.ts";
+import { failureOf, headerFields, MiB, manifest, PAGE, pages, temporaryFolder } from "./support.ts";
 
 /** All of a region as the reader gives it. */
 function regionOf(reader: SnapshotReader, regionId: number, sizeBytes: number): Uint8Array {
@@ -59,7 +59,7 @@ describe("a snapshot file", () => {
     expect(reader.qemuStream()).toBeUndefined();
     expect(reader.verify({ deep: true })).toMatchObject({ ok: true });
     expect(statSync(path).mode & 0o777).toBe(0o600);
-    expect(() => reader.deviceState(5)).toThrow("no deviceState of device 5");
+    expect(() => reader.deviceState(5)).toThrow("no state of device 5");
     expect(() => reader.extents(5)).toThrow("no memory region 5");
   });
 

@@ -1,7 +1,7 @@
 import { closeSync, mkdtempSync, openSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { encodeEnd, END_RECORD_BYTES } from "../../../migrate/snapshot/end-record.ts";
+import { END_RECORD_BYTES, encodeEnd } from "../../../migrate/snapshot/end-record.ts";
 import type { Extent } from "../../../migrate/snapshot/extent.ts";
 import { encodeIndex, type StreamEntry } from "../../../migrate/snapshot/index-table.ts";
 import { encodeManifest, encodeMemoryMap } from "../../../migrate/snapshot/manifest.ts";
@@ -53,7 +53,10 @@ export function formatFailureOf(action: () => unknown): FormatError {
 export interface Forgery {
   readonly regions?: readonly SnapshotRegion[];
   /** Writes records; what it returns goes into the index. */
-  records?(output: RecordOutput): { readonly extents?: readonly Extent[]; readonly streams?: readonly StreamEntry[] };
+  records?(output: RecordOutput): {
+    readonly extents?: readonly Extent[];
+    readonly streams?: readonly StreamEntry[];
+  };
   /** Changes the index before it is hashed. */
   index?(payload: Uint8Array): Uint8Array;
   trailer?(output: RecordOutput): void;

@@ -12,7 +12,7 @@ import {
 import { join } from "node:path";
 import { SnapshotReader, SnapshotWriter } from "../../../migrate/snapshot/mod.ts";
 import { SyscallError, UsageError } from "../../../src/errors.ts";
-import { failureOf, headerFields, manifest, MiB, PAGE, pages, temporaryFolder } from "./support.ts";
+import { failureOf, headerFields, MiB, manifest, PAGE, pages, temporaryFolder } from "./support.ts";
 
 const ram = (sizeBytes: number) => [{ id: 0, guestAddress: 0, sizeBytes, name: "ram" }];
 
@@ -44,7 +44,8 @@ describe("a writer that does not finish", () => {
       const path = join(mount, "a.vhu");
       writeFileSync(path, "old");
       const random = new Uint8Array(4 * MiB);
-      for (let at = 0; at < random.length; at += 65536) crypto.getRandomValues(random.subarray(at, at + 65536));
+      for (let at = 0; at < random.length; at += 65536)
+        crypto.getRandomValues(random.subarray(at, at + 65536));
       const error = failureOf(() => {
         using writer = SnapshotWriter.toFile(path, headerFields);
         writer.writeMemoryMap(ram(random.length));
@@ -75,6 +76,18 @@ describe("a writer that does not finish", () => {
     expect(failureOf(() => SnapshotWriter.toFd(write, headerFields))).toMatchObject({ errno: "EPIPE" });
     closeSync(write);
   });
+});
+
+test("a writer closes its file, finished or not", () => {
+  using folder = temporaryFolder();
+  const openFiles = () => readdirSync("/proc/self/fd").length;
+  const before = openFiles();
+  for (const isFinished of [true, false]) {
+    using writer = SnapshotWriter.toFile(join(folder.path, "a.vhu"), headerFields);
+    writer.writeManifest(manifest);
+    if (isFinished) writer.finish();
+  }
+  expect(openFiles()).toBe(before);
 });
 
 describe("a writer refuses", () => {
@@ -155,7 +168,9 @@ describe("a writer refuses", () => {
     using folder = temporaryFolder();
     expect(failureOf(() => SnapshotWriter.toFile("/dev/null", headerFields))).toBeInstanceOf(UsageError);
     expect(failureOf(() => SnapshotWriter.toFile(folder.path, headerFields))).toBeInstanceOf(UsageError);
-    expect(failureOf(() => SnapshotWriter.toFile(join(folder.path, "no", "a.vhu"), headerFields))).toMatchObject({
+    expect(
+      failureOf(() => SnapshotWriter.toFile(join(folder.path, "no", "a.vhu"), headerFields)),
+    ).toMatchObject({
       errno: "ENOENT",
     });
     const [real, link] = [join(folder.path, "real.vhu"), join(folder.path, "link.vhu")];

@@ -1,0 +1,66 @@
+import type { Command } from "commander";
+import type { SnapshotReader, VerifyResult } from "../../migrate/snapshot/mod.ts";
+import { action, addCommand, type CommandContext } from "../command.ts";
+import { openSnapshot } from "../open-snapshot.ts";
+import { formatBytes, formatCount, formatDuration } from "../output/format.ts";
+import { printable } from "../output/printable.ts";
+
+/** As FormatError has it; the damage was listed, so nothing is thrown. */
+const DAMAGED_STATUS = 3;
+
+export function registerSnapshotVerify(parent: Command): void {
+  addCommand(parent, {
+    usage: "verify <file>",
+    description: `check every byte of a snapshot against its checksums
+
+Names each damaged part, and the guest memory that it hits. With --deep, all memory and device states are
+decompressed as well and the index is compared with the records. FILE may be "-" for stdin.`,
+    examples: [
+      ["vhu snapshot verify web.vhu", "is every byte what was written?"],
+      ["vhu snapshot verify --deep web.vhu", "and does all of it unpack to what was saved?"],
+    ],
+    exitStatus: {
+      0: "the snapshot is whole",
+      3: "the file is no snapshot, or is damaged; the places are listed",
+      4: "a newer vhu is needed to read it",
+    },
+  })
+    .option("--deep", "decompress everything as well")
+    .action(
+      action((context, file: string, options: { deep?: boolean }) => {
+        const startMs = performance.now();
+        using reader = openSnapshot(file);
+        const result = verify(context, reader, options.deep ?? false);
+        return report(context, { file, result, reader, milliseconds: performance.now() - startMs });
+      }),
+    );
+}
+
+function verify({ output }: CommandContext, reader: SnapshotReader, deep: boolean): VerifyResult {
+  using progress = output.progress("verify");
+  return reader.verify({ deep, onProgress: (state) => progress.update(state) });
+}
+
+interface Outcome {
+  readonly file: string;
+  readonly result: VerifyResult;
+  readonly reader: SnapshotReader;
+  readonly milliseconds: number;
+}
+
+function report({ output }: CommandContext, { file, result, reader, milliseconds }: Outcome): number {
+  const sizeBytes = reader.sizeBytes;
+  output.summary({ file, sizeBytes, milliseconds, ...result }, () => {
+    if (!result.ok) {
+      const places = result.problems.map(({ section, offset, message }) =>
+        printable(`  ${offset < 0 ? section : `${section} at ${offset}`}: ${message}`),
+      );
+      const next = "Load an earlier snapshot; of this one, nothing should be run.";
+      return [`${file} is damaged in ${formatCount(result.problems.length, "place")}:`, ...places, next];
+    }
+    const records = formatCount(result.recordCount, "record");
+    const what = `${formatBytes(sizeBytes)} in ${records}, ${formatDuration(milliseconds)}`;
+    return [`${file} is whole: ${what}`, `root ${result.root}`];
+  });
+  return result.ok ? 0 : DAMAGED_STATUS;
+}

@@ -1,0 +1,79 @@
+import type { SnapshotDevice, SnapshotReader, SnapshotRegion } from "../../migrate/snapshot/mod.ts";
+import { RecordType } from "../../migrate/snapshot/mod.ts";
+import { sniffState } from "../../src/state/mod.ts";
+import { describeFeatures, protocolFeature, virtioFeature } from "../../src/wire/mod.ts";
+import { type MemoryCell, memoryCells } from "./memory-cells.ts";
+
+export type SnapshotDescription = ReturnType<typeof describeSnapshot>;
+export type DeviceDescription = ReturnType<typeof describeDevice>;
+export type RegionDescription = ReturnType<typeof describeRegion>;
+
+/**
+ * What a snapshot holds, as a document. The file was opened, so header, index and root are right.
+ *
+ * @throws FormatError
+ */
+export function describeSnapshot(reader: SnapshotReader) {
+  const { header, manifest, memoryMap, stats, root, sizeBytes } = reader;
+  const records = reader.records();
+  const unknown = records.filter(({ typeName }) => typeName.startsWith("type "));
+  return {
+    header,
+    machine: manifest.machine,
+    devices: manifest.devices.map((device) => describeDevice(reader, device)),
+    memory: {
+      totalBytes: memoryMap.reduce((sum, region) => sum + region.sizeBytes, 0),
+      ...stats,
+      regions: memoryMap.map((region) => describeRegion(reader, region)),
+    },
+    qemuStreamBytes: streamBytes(reader, RecordType.qemuStream),
+    machineStateBytes: streamBytes(reader, RecordType.machineState),
+    root,
+    sizeBytes,
+    recordCount: records.length,
+    unknownRecordCount: unknown.length,
+    checked: "structure",
+  };
+}
+
+function describeDevice(reader: SnapshotReader, device: SnapshotDevice) {
+  const stored = reader.streams.find(
+    ({ type, streamId }) => type === RecordType.deviceState && streamId === device.id,
+  );
+  const sniffed = stored === undefined ? undefined : sniffFirstChunk(reader, device.id);
+  return {
+    ...device,
+    featureNames: describeFeatures(BigInt(device.features), virtioFeature),
+    protocolFeatureNames: describeFeatures(BigInt(device.protocolFeatures), protocolFeature),
+    state: {
+      isStored: stored !== undefined,
+      format: sniffed === undefined || sniffed === "unknown" ? device.stateFormat : sniffed,
+      sizeBytes: stored?.sizeBytes ?? 0,
+      sha256: stored?.sha256,
+    },
+  };
+}
+
+function sniffFirstChunk(reader: SnapshotReader, deviceId: number): string {
+  for (const chunk of reader.deviceState(deviceId)) return sniffState(chunk).format;
+  return "unknown";
+}
+
+function describeRegion(reader: SnapshotReader, region: SnapshotRegion) {
+  const bytes = { zero: 0, duplicate: 0, data: 0 };
+  const extents = reader.extents(region.id);
+  for (const { kind, sizeBytes } of extents) bytes[kind] += sizeBytes;
+  const map: readonly MemoryCell[] = memoryCells(extents, region.sizeBytes);
+  return {
+    ...region,
+    zeroBytes: bytes.zero,
+    duplicateBytes: bytes.duplicate,
+    dataBytes: bytes.data,
+    extentCount: extents.length,
+    map,
+  };
+}
+
+function streamBytes(reader: SnapshotReader, type: number): number | undefined {
+  return reader.streams.find((stream) => stream.type === type)?.sizeBytes;
+}

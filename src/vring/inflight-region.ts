@@ -1,0 +1,98 @@
+import { StateError } from "../errors.ts";
+import { MAX_QUEUE_SIZE, MAX_QUEUES } from "../limits.ts";
+import { createMemfd, type Fd, Mapping, sizeOf } from "../sys/mod.ts";
+import { PackedInflight } from "./packed-inflight.ts";
+import { INFLIGHT_QUEUE_ALIGNMENT } from "./ring-offsets.ts";
+import { SplitInflight } from "./split-inflight.ts";
+
+export interface InflightShape {
+  readonly numQueues: number;
+  readonly queueSize: number;
+  readonly packed: boolean;
+}
+
+/** Where the region lies in its file: the fields of GET_INFLIGHT_FD and SET_INFLIGHT_FD. */
+export interface InflightPlace {
+  readonly sizeBytes: number;
+  readonly mmapOffset: number;
+}
+
+/** The memory of GET_INFLIGHT_FD and SET_INFLIGHT_FD: what each queue of a device has in flight. */
+export class InflightRegion implements Disposable {
+  readonly #mapping: Mapping;
+  readonly #shape: InflightShape;
+
+  private constructor(mapping: Mapping, shape: InflightShape) {
+    this.#mapping = mapping;
+    this.#shape = shape;
+  }
+
+  /** A new, uninitialised region, as GET_INFLIGHT_FD answers it. The caller owns the fd. */
+  static create(shape: InflightShape): InflightPlace & { readonly fd: Fd } {
+    checkShape(shape);
+    const sizeBytes = strideBytes(shape) * shape.numQueues;
+    return { fd: createMemfd("inflight", sizeBytes), sizeBytes, mmapOffset: 0 };
+  }
+
+  /**
+   * Maps the region that SET_INFLIGHT_FD brought. Takes the fd and closes it.
+   * @throws StateError when it is too small for its queues, or its file is too short
+   */
+  static open(fd: Fd, description: InflightPlace & InflightShape): InflightRegion {
+    using owned = fd;
+    checkShape(description);
+    const { sizeBytes, mmapOffset } = description;
+    const neededBytes = strideBytes(description) * description.numQueues;
+    const fileBytes = sizeOf(owned);
+    if (!Number.isSafeInteger(mmapOffset) || mmapOffset < 0 || sizeBytes < neededBytes) {
+      throw new StateError(
+        `an inflight region of ${sizeBytes} bytes at ${mmapOffset}; ${neededBytes} are needed`,
+        {
+          details: { sizeBytes, mmapOffset, neededBytes },
+        },
+      );
+    }
+    if (fileBytes < mmapOffset + neededBytes) {
+      throw new StateError(
+        `the inflight region's file has ${fileBytes} bytes, ${mmapOffset + neededBytes} are needed`,
+        { details: { fileBytes, mmapOffset, neededBytes } },
+      );
+    }
+    return new InflightRegion(
+      Mapping.ofFd(owned, { sizeBytes: neededBytes, offset: mmapOffset }),
+      description,
+    );
+  }
+
+  /** The part of one queue, for `createDeviceRing`. It is void once the region is disposed of. */
+  queue(index: number): SplitInflight | PackedInflight {
+    const { numQueues, queueSize, packed } = this.#shape;
+    if (!(index >= 0 && index < numQueues)) {
+      throw new StateError(`queue ${index} is not among the ${numQueues} of the inflight region`);
+    }
+    const stride = strideBytes(this.#shape);
+    const window = this.#mapping.window(index * stride, stride);
+    return packed ? new PackedInflight(window, queueSize) : new SplitInflight(window, queueSize);
+  }
+
+  [Symbol.dispose](): void {
+    this.#mapping[Symbol.dispose]();
+  }
+}
+
+function strideBytes({ queueSize, packed }: InflightShape): number {
+  const sizeBytes = packed ? PackedInflight.sizeBytes(queueSize) : SplitInflight.sizeBytes(queueSize);
+  return Math.ceil(sizeBytes / INFLIGHT_QUEUE_ALIGNMENT) * INFLIGHT_QUEUE_ALIGNMENT;
+}
+
+function checkShape({ numQueues, queueSize }: InflightShape): void {
+  const queuesFit = Number.isInteger(numQueues) && numQueues >= 1 && numQueues <= MAX_QUEUES;
+  const sizeFits = Number.isInteger(queueSize) && queueSize >= 1 && queueSize <= MAX_QUEUE_SIZE;
+  if (queuesFit && sizeFits) return;
+  throw new StateError(
+    `an inflight region for ${numQueues} queues of ${queueSize} descriptors is not possible`,
+    {
+      details: { numQueues, queueSize },
+    },
+  );
+}

@@ -1,0 +1,17 @@
+import { type EventLoop, eventLoopTurn } from "../../src/sys/mod.ts";
+
+/** Runs a loop beside the test's own promises: both ends of a pair live in one thread then. Dispose of it to stop. */
+export function runBeside(loop: EventLoop): Disposable {
+  let running = true;
+  void (async () => {
+    while (running) {
+      loop.runOnce(0);
+      await eventLoopTurn();
+    }
+  })();
+  return {
+    [Symbol.dispose]() {
+      running = false;
+    },
+  };
+}
