@@ -27,11 +27,11 @@ export interface CommandContext {
 
 /** Adds a command with the options that all have, and a help page with EXAMPLES and EXIT STATUS. */
 export function addCommand(parent: Command, page: CommandPage): Command {
-  const [summary] = page.description.split("\n");
+  const [summary = ""] = page.description.split("\n");
   return parent
     .command(page.usage)
-    .summary(summary ?? "")
-    .description(page.description)
+    .summary(summary)
+    .description(paragraphs(page.description))
     .helpOption("-h, --help", "show this help")
     .option("--json", "print JSON: one document, or a line for each event")
     .option("--debug", "log more, and show where an error came from")
@@ -93,6 +93,11 @@ class Interruption implements Disposable {
   [Symbol.dispose](): void {
     for (const name of SIGNALS) process.off(name, this.#onSignal);
   }
+}
+
+/** commander wraps lines itself, so those of the source are joined. */
+function paragraphs(text: string): string {
+  return text.replace(/(\S)\n(?=\S)/g, "$1 ");
 }
 
 function helpSections(page: CommandPage): string {

@@ -38,7 +38,9 @@ async function buildProgram(
   onResult: (status: number) => void,
 ): Promise<Command> {
   const program = new Command("vhu")
-    .description("Checkpoint, inspect and live-migrate virtual machines together with their vhost-user devices.")
+    .description(
+      "Checkpoint, inspect and live-migrate virtual machines together with their vhost-user devices.",
+    )
     .version(version, "-V, --version", "print the version")
     .helpOption("-h, --help", "show this help")
     .exitOverride()

@@ -63,6 +63,11 @@ export const MAX_STATE_VALUE_DEPTH = 32;
 /** Items of one msgpack value: one byte of input can become an 8-byte JavaScript value. */
 export const MAX_STATE_VALUE_ITEMS = 1 << 20;
 
+/** Bytes that a console holds in each direction before it stops taking more: a pipe's worth. */
+export const MAX_CONSOLE_QUEUE_BYTES = 64 * KiB;
+/** One write of a console's driver, which is taken as a whole: Linux's are 32 KiB at most, or 64 KiB when it splices. */
+export const MAX_CONSOLE_CHAIN_BYTES = 1 * MiB;
+
 /** Plain JSON header of a snapshot. */
 export const MAX_SNAPSHOT_HEADER_BYTES = 1 * MiB;
 /** Manifest and memory map of a snapshot, as JSON: 256 devices of 256 queues stay below 8 MiB. */

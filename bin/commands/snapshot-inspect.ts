@@ -1,4 +1,5 @@
 import type { Command } from "commander";
+import { about } from "../about.ts";
 import { action, addCommand } from "../command.ts";
 import { openSnapshot } from "../open-snapshot.ts";
 import { describeSnapshot } from "../snapshot/describe.ts";
@@ -23,8 +24,10 @@ read the memory itself: "vhu snapshot verify" does. FILE may be "-" for stdin.`,
     },
   }).action(
     action(({ output }, file: string) => {
-      using reader = openSnapshot(file);
-      const description = describeSnapshot(reader);
+      const description = about(file, () => {
+        using reader = openSnapshot(file);
+        return describeSnapshot(reader);
+      });
       if (output.json) output.document(description);
       else output.lines(snapshotPage(file, description));
     }),

@@ -1,5 +1,6 @@
 import type { Command } from "commander";
 import type { SnapshotReader, VerifyResult } from "../../migrate/snapshot/mod.ts";
+import { about } from "../about.ts";
 import { action, addCommand, type CommandContext } from "../command.ts";
 import { openSnapshot } from "../open-snapshot.ts";
 import { formatBytes, formatCount, formatDuration } from "../output/format.ts";
@@ -29,7 +30,7 @@ decompressed as well and the index is compared with the records. FILE may be "-"
     .action(
       action((context, file: string, options: { deep?: boolean }) => {
         const startMs = performance.now();
-        using reader = openSnapshot(file);
+        using reader = about(file, () => openSnapshot(file));
         const result = verify(context, reader, options.deep ?? false);
         return report(context, { file, result, reader, milliseconds: performance.now() - startMs });
       }),

@@ -1,5 +1,7 @@
 import { VhuError } from "../../src/errors.ts";
 import { toJson } from "./json.ts";
+import { nextStep } from "./next-step.ts";
+import { printable } from "./printable.ts";
 import { isBrokenPipe, writeFully } from "./write-fully.ts";
 
 const STDERR = 2;
@@ -32,13 +34,16 @@ function textOf(error: unknown, debug: boolean): string {
   const lines: string[] = [];
   if (error instanceof VhuError) {
     lines.push(`vhu: ${error.message}`);
-    for (const cause of causesOf(error)) if (!error.message.includes(cause)) lines.push(`  because: ${cause}`);
+    const causes = causesOf(error).filter((cause) => !error.message.includes(cause));
+    lines.push(...causes.map((cause) => `  because: ${cause}`));
+    const step = nextStep(error);
+    if (step !== undefined) lines.push(`  ${step}`);
   } else {
     lines.push(`vhu: ${messageOf(error)}`, "  this is a bug in vhu: please report it with what you did");
     if (!debug) lines.push("  --debug shows where it happened");
   }
-  if (debug) lines.push(stackOf(error));
-  return `${lines.join("\n")}\n`;
+  if (debug) lines.push(...stackOf(error).split("\n"));
+  return `${lines.map(printable).join("\n")}\n`;
 }
 
 function causesOf(error: Error): string[] {

@@ -26,5 +26,7 @@ export function createStderrLogger({ format, level, write }: StderrLoggerOptions
 
 function fieldsOf(details: LogDetails = {}): string {
   const fields = Object.entries(details).filter(([, value]) => value !== undefined);
-  return fields.map(([key, value]) => ` ${key}=${typeof value === "string" ? value : toJson(value)}`).join("");
+  return fields
+    .map(([key, value]) => ` ${key}=${typeof value === "string" ? value : toJson(value)}`)
+    .join("");
 }

@@ -5,7 +5,10 @@ const GAP = "  ";
  *
  * @param head Absent for a table without a heading.
  */
-export function formatTable(rows: readonly (readonly (string | number)[])[], head?: readonly string[]): string[] {
+export function formatTable(
+  rows: readonly (readonly (string | number)[])[],
+  head?: readonly string[],
+): string[] {
   const all = head === undefined ? rows : [head, ...rows];
   const widths: number[] = [];
   for (const row of all) {

@@ -11,13 +11,17 @@ const WIDTH = 96;
 
 /** The page of `vhu snapshot inspect`. What comes from the file is printed without its control characters. */
 export function snapshotPage(file: string, snapshot: SnapshotDescription): string[] {
-  const page = [...headPart(file, snapshot), ...snapshot.devices.flatMap(devicePart), ...memoryPart(snapshot)];
+  const page = [
+    ...headPart(file, snapshot),
+    ...snapshot.devices.flatMap(devicePart),
+    ...memoryPart(snapshot),
+  ];
   return [...page, ...integrityPart(file, snapshot)].map(printable);
 }
 
 function headPart(file: string, { header, machine, sizeBytes, ...snapshot }: SnapshotDescription): string[] {
   const { writer, host, labels = {} } = header;
-  const name = machine?.["name"];
+  const name = machine?.name;
   const counts = `${formatCount(snapshot.devices.length, "device")}, ${formatBytes(snapshot.memory.totalBytes)} of memory`;
   const rows: [string, string][] = [
     ["snapshot", `${file}, ${formatBytes(sizeBytes)}`],
@@ -86,7 +90,10 @@ function memoryPart({ memory }: SnapshotDescription): string[] {
 }
 
 function mapPart(regions: readonly RegionDescription[]): string[] {
-  const rows = regions.map(({ name, map }) => [`  ${name}`, map.map((cell) => CELL_CHARACTERS[cell]).join("")]);
+  const rows = regions.map(({ name, map }) => [
+    `  ${name}`,
+    map.map((cell) => CELL_CHARACTERS[cell]).join(""),
+  ]);
   const key = Object.entries(CELL_CHARACTERS).map(([kind, character]) => `${character} ${kind}`);
   return [...formatTable(rows), `  (${key.join(", ")})`];
 }

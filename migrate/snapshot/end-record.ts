@@ -3,12 +3,12 @@ import { readU64, viewOf, writeU64 } from "./bytes.ts";
 import { RECORD_HEAD_BYTES, RECORD_OVERHEAD_BYTES, RecordType, recordChecksum } from "./record.ts";
 
 /** u64 offset of the index, u64 size of its record, u64 size of the file, u32 version, u32 0, sha256[32]. */
-export const END_PAYLOAD_BYTES = 64;
+const END_PAYLOAD_BYTES = 64;
 /** The end record is the last thing in a file and always of this size. */
 export const END_RECORD_BYTES = END_PAYLOAD_BYTES + RECORD_OVERHEAD_BYTES;
 const END_VERSION = 0;
 
-export interface EndFields {
+interface EndFields {
   readonly indexOffset: number;
   /** Of the whole index record. */
   readonly indexBytes: number;

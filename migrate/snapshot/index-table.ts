@@ -13,7 +13,7 @@ export const INDEX_FIXED_BYTES = 64;
 /** u16 type, u16 flags, u32 0, u64 id, u64 offset, u64 size of the whole record, u64 checksum. */
 export const RECORD_ENTRY_BYTES = 40;
 /** u16 type, u16 0, u32 stream id, u32 chunks, u32 0, u64 size, sha256[32]. */
-export const STREAM_ENTRY_BYTES = 56;
+const STREAM_ENTRY_BYTES = 56;
 const INDEX_VERSION = 0;
 /** Records are listed with their xxh3. 1 is reserved for a further sha256 of each, for files that are signed. */
 const LEAF_KIND_XXH3 = 0;

@@ -7,6 +7,8 @@ export class DeviceQueue {
   readonly #chain = new Chain();
   /** Replaced by SET_VRING_CALL while the queue runs. */
   call: (() => void) | undefined;
+  /** Asks for the runner's `onKick`, as a kick would; nothing happens while the ring is disabled. Set when it runs. */
+  wake: () => void = () => {};
 
   constructor(
     readonly index: number,

@@ -201,6 +201,7 @@ export class RingSet implements Disposable {
   #run(ring: VringState): void {
     const { queue } = ring;
     if (queue === undefined) return;
+    queue.wake = () => this.#executor.kick(ring.index);
     const runner = this.device.startQueue(queue);
     const checked = {
       ...(runner.drain === undefined ? {} : { drain: () => runner.drain!() }),

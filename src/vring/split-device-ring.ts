@@ -32,9 +32,10 @@ import type { SplitInflight } from "./split-inflight.ts";
 /**
  * The device's side of a split ring (virtio 1.2, 2.7).
  *
- * Indices and flags go through Atomics, which are sequentially consistent. The fields of a descriptor are plain loads:
- * they come after the atomic load of the index that published them, and the compiler moves no plain load of the same
- * kind of memory across an Atomics call (measured: a descriptor that is rewritten between two pops is read anew).
+ * Indices and flags go through Atomics, which are sequentially consistent. The fields of a descriptor are plain loads: 54 ns
+ * for a chain of 3 against 102 with Atomics (test/bench/split-ring.ts). They come after the atomic load of the index that
+ * published them, and the compiler does not move them before it: test/vring/ring-threads.test.ts checks every field of
+ * chains that another thread offers.
  */
 export class SplitDeviceRing implements DeviceRing {
   readonly size: number;

@@ -1,4 +1,10 @@
-import type { DeviceQueue, DeviceRestore, FrontendClient, QueueRunner, VhostUserDevice } from "../../src/backend/mod.ts";
+import type {
+  DeviceQueue,
+  DeviceRestore,
+  FrontendClient,
+  QueueRunner,
+  VhostUserDevice,
+} from "../../src/backend/mod.ts";
 import { CompatibilityError } from "../../src/errors.ts";
 import type { StateHeader, StateSection } from "../../src/state/mod.ts";
 import { protocolFeature } from "../../src/wire/mod.ts";
@@ -8,7 +14,12 @@ export class TestDevice implements VhostUserDevice {
   readonly deviceType = "test";
   readonly stateVersion = 1;
   readonly oldestCompatibleStateVersion = 1;
-  readonly protocolFeatures = protocolFeature.CONFIG | protocolFeature.SHMEM | protocolFeature.SHARED_OBJECT | protocolFeature.MTU | protocolFeature.RARP;
+  readonly protocolFeatures =
+    protocolFeature.CONFIG |
+    protocolFeature.SHMEM |
+    protocolFeature.SHARED_OBJECT |
+    protocolFeature.MTU |
+    protocolFeature.RARP;
   readonly calls: string[] = [];
   readonly queues = new Map<number, DeviceQueue>();
   /** {u32 1, u64 2}, naturally aligned. */
