@@ -10,15 +10,23 @@ export interface CatalogueEntry {
 
 /** What the nouns are, for `vhu --help`. */
 export const nouns: Readonly<Record<string, string>> = {
+  device: "serve vhost-user devices, and look at them",
+  machine: "run native machines",
+  migrate: "move machines: into files, and out of them",
   snapshot: "look into snapshot files",
 };
 
-/** Every command. To add one: an entry here, and bin/commands/<noun>-<verb>.ts. */
+/** Every command. To add one: an entry here, and bin/commands/<noun>-<verb>.ts. A new noun goes into `nouns`. */
 export const catalogue: readonly CatalogueEntry[] = [
   {
     words: "doctor",
     summary: "can this host run vhu? what is missing, and how to get it",
     load: async () => (await import("./commands/doctor.ts")).registerDoctor,
+  },
+  {
+    words: "device run",
+    summary: "serve a device to a VMM, as a vhost-user back-end",
+    load: async () => (await import("./commands/device-run.ts")).registerDeviceRun,
   },
   {
     words: "snapshot inspect",
@@ -29,5 +37,45 @@ export const catalogue: readonly CatalogueEntry[] = [
     words: "snapshot verify",
     summary: "check every byte of a snapshot against its checksums",
     load: async () => (await import("./commands/snapshot-verify.ts")).registerSnapshotVerify,
+  },
+  {
+    words: "machine run",
+    summary: "run a native machine",
+    load: async () => (await import("./commands/machine-run.ts")).registerMachineRun,
+  },
+  {
+    words: "machine status",
+    summary: "show a machine, its devices and what its workload has done",
+    load: async () => (await import("./commands/machine-control.ts")).registerMachineStatus,
+  },
+  {
+    words: "machine suspend",
+    summary: "stop a machine's devices and its workload, keeping everything",
+    load: async () => (await import("./commands/machine-control.ts")).registerMachineSuspend,
+  },
+  {
+    words: "machine resume",
+    summary: "let a suspended machine go on",
+    load: async () => (await import("./commands/machine-control.ts")).registerMachineResume,
+  },
+  {
+    words: "machine verify",
+    summary: "check everything that a machine's workload wrote",
+    load: async () => (await import("./commands/machine-control.ts")).registerMachineVerify,
+  },
+  {
+    words: "machine stop",
+    summary: "end a machine and the back-ends that it started",
+    load: async () => (await import("./commands/machine-control.ts")).registerMachineStop,
+  },
+  {
+    words: "migrate save",
+    summary: "save a machine, or one back-end's device state, into a snapshot",
+    load: async () => (await import("./commands/migrate-save.ts")).registerMigrateSave,
+  },
+  {
+    words: "migrate load",
+    summary: "load a snapshot: the machine goes on where it was saved",
+    load: async () => (await import("./commands/migrate-load.ts")).registerMigrateLoad,
   },
 ];

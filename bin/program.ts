@@ -8,13 +8,17 @@ import { writeFully } from "./output/write-fully.ts";
 const STDOUT = 1;
 const STDERR = 2;
 
-/** Runs the command line and returns its exit status. Never throws. */
-export async function main(words: readonly string[]): Promise<number> {
+/**
+ * Runs the command line and returns its exit status. Never throws.
+ *
+ * @param commands All of vhu's, unless a test tells others.
+ */
+export async function main(words: readonly string[], commands = catalogue): Promise<number> {
   const style = { json: words.includes("--json"), debug: words.includes("--debug") };
-  const entry = catalogue.find((candidate) => isAsked(candidate, words));
+  const entry = commands.find((candidate) => isAsked(candidate, words));
   let status = 0;
   try {
-    const program = await buildProgram(entry, (result) => {
+    const program = await buildProgram(commands, entry, (result) => {
       status = result;
     });
     await program.parseAsync([...words], { from: "user" });
@@ -34,6 +38,7 @@ function isAsked(entry: CatalogueEntry, words: readonly string[]): boolean {
 }
 
 async function buildProgram(
+  commands: readonly CatalogueEntry[],
   asked: CatalogueEntry | undefined,
   onResult: (status: number) => void,
 ): Promise<Command> {
@@ -56,7 +61,7 @@ async function buildProgram(
     if (result !== undefined) onResult(result);
   });
   const parents = new Map<string, Command>();
-  for (const entry of catalogue) {
+  for (const entry of commands) {
     const [first, verb] = entry.words.split(" ") as [string, string?];
     const parent = verb === undefined ? program : nounOf(program, parents, first);
     if (entry === asked) (await entry.load())(parent);

@@ -15,7 +15,7 @@ export class Progress implements Disposable {
   readonly #label: string;
   readonly #draw: (text: string, state?: ProgressState) => void;
   readonly #startMs = performance.now();
-  #drawnMs = 0;
+  #drawnMs = Number.NEGATIVE_INFINITY;
 
   /** @param draw Takes what replaces the line, and the state behind it; "" takes the line away. */
   constructor(label: string, draw: (text: string, state?: ProgressState) => void) {
@@ -31,7 +31,7 @@ export class Progress implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    if (this.#drawnMs > 0) this.#draw("");
+    if (this.#drawnMs >= this.#startMs) this.#draw("");
   }
 
   #lineOf({ doneBytes, totalBytes }: ProgressState, seconds: number): string {

@@ -1,8 +1,16 @@
+import { blkFeature } from "../../devices/blk/mod.ts";
+import { consoleFeature } from "../../devices/console/mod.ts";
 import type { SnapshotDevice, SnapshotReader, SnapshotRegion } from "../../migrate/snapshot/mod.ts";
 import { RecordType } from "../../migrate/snapshot/mod.ts";
 import { sniffState } from "../../src/state/mod.ts";
 import { describeFeatures, protocolFeature, virtioFeature } from "../../src/wire/mod.ts";
 import { type MemoryCell, memoryCells } from "./memory-cells.ts";
+
+/** Names of the feature bits below 24, which each device type has for itself. */
+const TYPE_FEATURES: Readonly<Record<string, Readonly<Record<string, bigint>>>> = {
+  blk: blkFeature,
+  console: consoleFeature,
+};
 
 export type SnapshotDescription = ReturnType<typeof describeSnapshot>;
 export type DeviceDescription = ReturnType<typeof describeDevice>;
@@ -43,7 +51,10 @@ function describeDevice(reader: SnapshotReader, device: SnapshotDevice) {
   const sniffed = stored === undefined ? undefined : sniffFirstChunk(reader, device.id);
   return {
     ...device,
-    featureNames: describeFeatures(BigInt(device.features), virtioFeature),
+    featureNames: describeFeatures(BigInt(device.features), {
+      ...TYPE_FEATURES[device.type],
+      ...virtioFeature,
+    }),
     protocolFeatureNames: describeFeatures(BigInt(device.protocolFeatures), protocolFeature),
     state: {
       isStored: stored !== undefined,

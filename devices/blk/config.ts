@@ -4,7 +4,7 @@
 export const SECTOR_BYTES = 512;
 
 /** struct virtio_blk_config up to and including the zoned characteristics; QEMU reads the first 57 or 60 bytes. */
-export const BLK_CONFIG_BYTES = 96;
+const BLK_CONFIG_BYTES = 96;
 
 const OFFSET = { capacity: 0, segMax: 12, blkSize: 20, writeback: 32, numQueues: 34 } as const;
 
@@ -21,7 +21,7 @@ export const blkFeature = {
 } as const;
 
 /** A ring of 128 descriptors, QEMU's default, less the request's header and status. Indirect tables allow no more. */
-export const SEG_MAX = 126;
+const SEG_MAX = 126;
 
 export interface BlkConfig {
   readonly capacityBytes: number;

@@ -94,7 +94,9 @@ export class BlkDevice implements VhostUserDevice, Disposable {
 
   writeConfig(offset: number, bytes: Uint8Array): void {
     if (offset !== WRITEBACK_OFFSET || bytes.length !== 1 || bytes[0]! > 1) {
-      throw new CompatibilityError("of a block device's config space only the byte `writeback` can be written, 0 or 1");
+      throw new CompatibilityError(
+        "of a block device's config space only the byte `writeback` can be written, 0 or 1",
+      );
     }
     this.#writeback = bytes[0] === 1;
     // What was acknowledged while the cache was on is durable once the driver has turned it off.
@@ -141,7 +143,8 @@ export class BlkDevice implements VhostUserDevice, Disposable {
   #flush(occasion: string): void {
     if (!this.#requests.isDirty) return;
     const result = this.#requests.flush();
-    if (result < 0) this.#logger.error(`${this.image.path}: flush failed when ${occasion}: ${errnoName(-result)}`);
+    if (result < 0)
+      this.#logger.error(`${this.image.path}: flush failed when ${occasion}: ${errnoName(-result)}`);
   }
 
   #capture(): BlkState {

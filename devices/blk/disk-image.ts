@@ -25,7 +25,8 @@ export class DiskImage implements Disposable {
     const fd = openFile(path, readOnly ? O.RDONLY : O.RDWR);
     try {
       const sizeBytes = sizeOf(fd);
-      if (sizeBytes === 0) throw new UsageError(`${path} is empty; give it a size first (truncate -s 1G ${path})`);
+      if (sizeBytes === 0)
+        throw new UsageError(`${path} is empty; give it a size first (truncate -s 1G ${path})`);
       if (sizeBytes % SECTOR_BYTES !== 0) {
         const next = Math.ceil(sizeBytes / SECTOR_BYTES) * SECTOR_BYTES;
         throw new UsageError(

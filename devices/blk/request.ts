@@ -92,10 +92,12 @@ export class RequestProcessor {
     if (offset < 0) return 0;
     const done = this.#transfer(readAt, chain, chain.readableCount, chain.pieceCount, 0, sizeBytes, offset);
     if (done < 0) {
+      // Some of it may have arrived before the error, which a migration's dirty log has to know.
+      chain.markWritten(sizeBytes);
       this.#fail(`read failed: ${errnoName(-done)}`, { offset, sizeBytes });
       return 0;
     }
-    if (done < sizeBytes) this.#fail("read hit the end of the image: it was cut short", { offset, sizeBytes, done });
+    if (done < sizeBytes) this.#fail("the image was cut short", { offset, sizeBytes, done });
     return done;
   }
 
@@ -103,14 +105,18 @@ export class RequestProcessor {
     const sizeBytes = chain.readableBytes - HEADER_BYTES;
     const offset = this.#checkedOffset("write", sizeBytes);
     if (offset < 0) return;
-    if (this.image.readOnly) return this.#fail("write to a read-only image", { offset, sizeBytes });
+    if (this.image.readOnly) {
+      this.#fail("write to a read-only image", { offset, sizeBytes });
+      return;
+    }
     this.isDirty = true;
     const done = this.#transfer(writeAt, chain, 0, chain.readableCount, HEADER_BYTES, sizeBytes, offset);
     if (done < sizeBytes) {
       const why = done < 0 ? errnoName(-done) : `only ${done} bytes were taken`;
-      return this.#fail(`write failed: ${why}`, { offset, sizeBytes });
+      this.#fail(`write failed: ${why}`, { offset, sizeBytes });
+    } else if (this.settings().writeThrough) {
+      this.#flush();
     }
-    if (this.settings().writeThrough) this.#flush();
   }
 
   #flush(): void {
@@ -177,7 +183,11 @@ export class RequestProcessor {
     return done;
   }
 
-  #fail(message: string, details: Readonly<Record<string, number>> = {}, status: number = STATUS.ioError): void {
+  #fail(
+    message: string,
+    details: Readonly<Record<string, number>> = {},
+    status: number = STATUS.ioError,
+  ): void {
     this.#status[0] = status;
     this.#warn(message, details);
   }

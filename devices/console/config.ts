@@ -1,7 +1,7 @@
 /** The virtio console's config space and feature bits (virtio 1.3, 5.3.3 and 5.3.4). */
 
 /** struct virtio_console_config: u16 cols, u16 rows, u32 max_nr_ports, u32 emerg_wr. */
-export const CONSOLE_CONFIG_BYTES = 12;
+const CONSOLE_CONFIG_BYTES = 12;
 
 /** Writing here outputs a character without any queue. */
 export const EMERGENCY_WRITE_OFFSET = 8;

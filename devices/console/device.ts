@@ -67,7 +67,11 @@ export class ConsoleDevice implements VhostUserDevice, Disposable {
     this.#state = new ObjectState({
       deviceType: this.deviceType,
       version: CONSOLE_STATE_VERSION,
-      capture: () => ({ ...this.#size, toGuest: this.#toGuest.peek().slice(), toHost: this.#toHost.peek().slice() }),
+      capture: () => ({
+        ...this.#size,
+        toGuest: this.#toGuest.peek().slice(),
+        toHost: this.#toHost.peek().slice(),
+      }),
       check: checkConsoleState,
       apply: (state) => this.#apply(state),
     });
@@ -83,11 +87,14 @@ export class ConsoleDevice implements VhostUserDevice, Disposable {
   /** The emergency write: one character, output without a queue. */
   writeConfig(offset: number, bytes: Uint8Array): void {
     if (offset !== EMERGENCY_WRITE_OFFSET || bytes.length < 1) {
-      throw new CompatibilityError("of a console's config space only emerg_wr (bytes 8 to 11) can be written");
+      throw new CompatibilityError(
+        "of a console's config space only emerg_wr (bytes 8 to 11) can be written",
+      );
     }
     // Nothing holds a driver back here, so beyond the bound its characters are dropped; the state stays loadable.
     if (this.#toHost.length >= MAX_CONSOLE_QUEUE_BYTES) {
-      return this.#logger.warn("an emergency write was dropped: the host's end takes no output");
+      this.#logger.warn("an emergency write was dropped: the host's end takes no output");
+      return;
     }
     this.#toHost.push(bytes.subarray(0, 1));
     if (this.#isRunning) this.#flush();
@@ -227,7 +234,9 @@ export class ConsoleDevice implements VhostUserDevice, Disposable {
     const chain = this.#chain;
     const { readableBytes } = chain;
     if (readableBytes > MAX_CONSOLE_CHAIN_BYTES) {
-      throw new RingError(`a console write has ${readableBytes} bytes, the limit is ${MAX_CONSOLE_CHAIN_BYTES}`);
+      throw new RingError(
+        `a console write has ${readableBytes} bytes, the limit is ${MAX_CONSOLE_CHAIN_BYTES}`,
+      );
     }
     chain.copyFromReadable(0, this.#toHost.reserve(readableBytes));
     this.#toHost.commit(readableBytes);

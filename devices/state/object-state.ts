@@ -1,5 +1,5 @@
-import { FormatError, StateError } from "../../src/errors.ts";
 import type { DeviceRestore } from "../../src/backend/mod.ts";
+import { FormatError, StateError } from "../../src/errors.ts";
 import { type StateHeader, type StateSection, UpgradeRegistry } from "../../src/state/mod.ts";
 import { StateFields } from "./state-fields.ts";
 

@@ -31,11 +31,11 @@ const handlers: { readonly [N in FrontendMessageName]: Handler<N> } = {
   SET_FEATURES: (b, p) => b.setFeatures(p.value),
   SET_OWNER: (b) => b.setOwner(),
   RESET_OWNER: (b) => b.resetOwner(),
-  SET_MEM_TABLE: (b, p, fds) => {
+  SET_MEM_TABLE: (b, p, fds, server) => {
     fds.check("SET_MEM_TABLE", p.regions.length, p.regions.length);
     const owned = fds.takeAll();
     const mapped = b.setMemTable(p.regions.map((layout, i) => ({ layout, fd: owned[i]! })));
-    return mapped && { body: { regions: mapped } };
+    return mapped && server.awaitConfirmation("SET_MEM_TABLE", { regions: mapped });
   },
   SET_LOG_BASE: (b, p, fds, server) => {
     b.setLogBase(p, fds.take("SET_LOG_BASE"));
@@ -81,9 +81,9 @@ const handlers: { readonly [N in FrontendMessageName]: Handler<N> } = {
   RESET_DEVICE: (b) => b.resetDevice(),
   VRING_KICK: (b, p) => b.vringKick(p.index),
   GET_MAX_MEM_SLOTS: (b) => value(b.getMaxMemSlots()),
-  ADD_MEM_REG: (b, p, fds) => {
+  ADD_MEM_REG: (b, p, fds, server) => {
     const mapped = b.addMemReg({ layout: p.region, fd: fds.take("ADD_MEM_REG") });
-    return mapped && { body: { region: mapped } };
+    return mapped && server.awaitConfirmation("ADD_MEM_REG", { region: mapped });
   },
   REM_MEM_REG: (b, p) => b.remMemReg(p.region),
   SET_STATUS: (b, p) => b.setStatus(Number(p.value & 0xffn)),
@@ -121,6 +121,7 @@ const failures: Partial<Record<string, unknown>> = {
 /** Turns messages into calls of a Backend and its results into replies: what a RequestServer asks for. */
 export class BackendServer implements RequestHandlers {
   readonly messages: ReadonlyMap<number, Message>;
+  #unconfirmed: Message | undefined;
 
   constructor(
     readonly backend: Backend,
@@ -145,6 +146,21 @@ export class BackendServer implements RequestHandlers {
 
   failure(message: Message): unknown {
     return failures[message.name];
+  }
+
+  /** In postcopy the front-end confirms the addresses it got, by a u64 0 under the request's own number, before it goes on. */
+  awaitConfirmation(name: "SET_MEM_TABLE" | "ADD_MEM_REG", body: unknown): Outcome {
+    this.#unconfirmed = this.table.byName.frontend[name];
+    return { body };
+  }
+
+  confirms(request: number, payload: Uint8Array): boolean {
+    const message = this.#unconfirmed;
+    if (message === undefined) return false;
+    this.#unconfirmed = undefined;
+    const expected = request === message.number && payload.length === 8 && payload.every((byte) => byte === 0);
+    if (!expected) throw new ProtocolError(`is not confirmed, message ${request} came instead`, message.name);
+    return true;
   }
 }
 
@@ -175,6 +191,6 @@ function mtu(packed: bigint): number {
 
 function shmemConfig(regions: ReadonlyMap<number, number>) {
   const sizes = Array.from({ length: MAX_SHMEM_REGIONS }, (_, id) => regions.get(id) ?? 0);
-  return { count: regions.size, sizes };
+  return { count: sizes.filter((sizeBytes) => sizeBytes !== 0).length, sizes };
 }
 

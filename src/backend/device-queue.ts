@@ -1,4 +1,5 @@
-import type { GuestMemory } from "../memory/mod.ts";
+import { VhuError } from "../errors.ts";
+import type { AddressSpace, GuestMemory } from "../memory/mod.ts";
 import { type Fd, signalEvent } from "../sys/mod.ts";
 import { Chain, type DeviceRing } from "../vring/mod.ts";
 
@@ -15,6 +16,7 @@ export class DeviceQueue {
     readonly size: number,
     readonly ring: DeviceRing,
     readonly memory: GuestMemory,
+    readonly space: AddressSpace = memory,
   ) {}
 
   /**
@@ -28,7 +30,8 @@ export class DeviceQueue {
       ring.disableNotifications();
       while (ring.pop(this.#chain)) ring.complete(this.#chain, process(this.#chain));
       this.publish();
-    } while (ring.enableNotifications());
+      // A chain whose addresses the front-end has yet to translate stays in the ring: going on would spin.
+    } while (ring.enableNotifications() && !this.space.missPending);
   }
 
   /** Takes the next chain into `chain`; false when there is none. For devices that complete chains later. */
@@ -46,7 +49,20 @@ export class DeviceQueue {
   }
 }
 
-/** A call that signals an fd of the front-end's; it never blocks. */
-export function callByFd(fd: Fd): () => void {
-  return () => void signalEvent(fd);
+/**
+ * Signals an fd of the front-end's when it is called; it never blocks. The front-end may have sent what cannot be written:
+ * that is told once, and hurts nobody but the front-end.
+ */
+export function signalByFd(fd: Fd, onError: (error: VhuError) => void): () => void {
+  let failed = false;
+  return () => {
+    if (failed) return;
+    try {
+      signalEvent(fd);
+    } catch (error) {
+      if (!(error instanceof VhuError)) throw error;
+      failed = true;
+      onError(error);
+    }
+  };
 }

@@ -3,7 +3,7 @@ import { CompatibilityError, ProtocolError, StateError } from "../errors.ts";
 import { MAX_CONFIG_BYTES, MAX_MEM_SLOTS, MAX_QUEUE_SIZE, MAX_QUEUES } from "../limits.ts";
 import { type Logger, silentLogger } from "../logger.ts";
 import { type AddressSpace, DirtyLog, GuestMemory, Iotlb, type RegionLayout } from "../memory/mod.ts";
-import { type EventLoop, Fd, type UnixSocket } from "../sys/mod.ts";
+import { disposeAll, type EventLoop, type Fd, type UnixSocket } from "../sys/mod.ts";
 import { InflightRegion } from "../vring/mod.ts";
 import {
   dialects,
@@ -14,6 +14,7 @@ import {
   type ProtocolFeature,
   tableFor,
   type VringAddr,
+  virtioFeature,
 } from "../wire/mod.ts";
 import type { Backend, ConfigRange, InflightWithFd, RegionWithFd, StateDirection } from "./backend.ts";
 import type { VhostUserDevice } from "./device.ts";
@@ -97,9 +98,9 @@ export class DeviceRequestHandler implements Backend, RingSurroundings, Disposab
     this.#owned = true;
   }
 
-  /** Deprecated in the spec: rings are disabled, nothing else is dropped. */
+  /** Deprecated in the spec: rings are disabled where they can be enabled again, nothing else is dropped. */
   resetOwner(): void {
-    this.#rings.disableAll();
+    if (this.session.usesProtocolFeatures) this.#rings.setAllEnabled(false);
   }
 
   getFeatures(): bigint {
@@ -112,13 +113,7 @@ export class DeviceRequestHandler implements Backend, RingSurroundings, Disposab
     if (this.#rings.anyStarted && (changed & ~LOG_ALL_MASK) !== 0n) {
       throw new StateError("SET_FEATURES changes features while a ring is started");
     }
-    const hadProtocolFeatures = this.session.usesProtocolFeatures;
-    const first = !this.session.featuresSet;
-    this.session.ack(features);
-    // A ring starts disabled exactly when protocol features were negotiated.
-    if (first && !this.session.usesProtocolFeatures && !hadProtocolFeatures) {
-      for (let index = 0; index < this.device.maxQueues; index++) this.#rings.setEnabled(index, true);
-    }
+    this.#negotiate(() => this.session.ack(features));
     this.#iotlb = this.session.has("ACCESS_PLATFORM") ? (this.#iotlb ?? new Iotlb(this.memory)) : undefined;
     this.device.ackFeatures(features & ~HANDLER_FEATURES);
   }
@@ -128,7 +123,15 @@ export class DeviceRequestHandler implements Backend, RingSurroundings, Disposab
   }
 
   setProtocolFeatures(features: bigint): void {
-    this.session.ackProtocol(features);
+    this.#negotiate(() => this.session.ackProtocol(features));
+  }
+
+  /** A ring starts disabled exactly when protocol features were negotiated, whichever message says so first. */
+  #negotiate(acknowledge: () => void): void {
+    const before = this.session.ringsStartEnabled;
+    acknowledge();
+    const { ringsStartEnabled } = this.session;
+    if (ringsStartEnabled !== before && !this.#rings.anyStarted) this.#rings.setAllEnabled(ringsStartEnabled);
   }
 
   getQueueNum(): number {
@@ -145,8 +148,8 @@ export class DeviceRequestHandler implements Backend, RingSurroundings, Disposab
   }
 
   resetDevice(): void {
-    this.#rings.stopAll();
-    this.#rings.disableAll();
+    this.#rings.reset();
+    this.#rings.setAllEnabled(this.session.ringsStartEnabled);
     this.#state.reset();
     this.frontend?.forgetMappings();
     this.#status = 0;
@@ -157,6 +160,11 @@ export class DeviceRequestHandler implements Backend, RingSurroundings, Disposab
 
   setMemTable(regions: readonly RegionWithFd[]): readonly RegionLayout[] | undefined {
     this.#requireOwner("SET_MEM_TABLE", regions);
+    if (this.#postcopy.isListening && this.#rings.anyStarted) {
+      disposeAll(regions.map(({ fd }) => fd));
+      // A ring that touches a page before the front-end knows where it is would wait for ever, or see zeros.
+      throw new StateError("SET_MEM_TABLE in postcopy while a ring is started");
+    }
     this.#rings.whilePaused(() => this.memory.setTable(regions));
     return this.#postcopy.isListening ? this.#postcopy.register(this.memory.regions) : undefined;
   }
@@ -309,8 +317,9 @@ export class DeviceRequestHandler implements Backend, RingSurroundings, Disposab
   }
 
   setBackendReqFd(socket: UnixSocket): void {
+    const connection = openConnection(socket);
     this.frontend?.[Symbol.dispose]();
-    this.frontend = new FrontendClient(new RequestChannel(new Connection(socket)), this.session, this.table);
+    this.frontend = new FrontendClient(new RequestChannel(connection), this.session, this.table, this.#logger);
     if (this.#rings.anyStarted) this.frontend.wake();
     this.device.setBackendRequestConnection?.(this.frontend);
   }
@@ -402,7 +411,17 @@ export class DeviceRequestHandler implements Backend, RingSurroundings, Disposab
   }
 }
 
-const LOG_ALL_MASK = 1n << 26n;
+const LOG_ALL_MASK = virtioFeature.LOG_ALL;
+
+/** Takes the socket. @throws SyscallError when it is none */
+function openConnection(socket: UnixSocket): Connection {
+  try {
+    return new Connection(socket);
+  } catch (error) {
+    socket[Symbol.dispose]();
+    throw error;
+  }
+}
 
 function checkConfigRange(request: string, offset: number, sizeBytes: number, configBytes: number): void {
   if (offset + sizeBytes <= Math.min(configBytes, MAX_CONFIG_BYTES)) return;

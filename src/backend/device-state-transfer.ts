@@ -88,6 +88,7 @@ export class DeviceStateTransfer implements Disposable {
     using owned = new DisposableStack();
     owned.use(fd);
     if (phase !== 0) throw new ProtocolError(`is ${phase}, only 0 (stopped) exists`, "SET_DEVICE_STATE_FD", "phase");
+    this.#catchUp();
     if (this.isRunning) throw new StateError("a device-state transfer is under way; wait for its end and CHECK it");
     this.#drop();
     if (this.options.channel !== "own") {
@@ -97,8 +98,12 @@ export class DeviceStateTransfer implements Disposable {
     }
     const { readEnd, writeEnd } = createPipe();
     const [ours, theirs] = direction === "save" ? [writeEnd, readEnd] : [readEnd, writeEnd];
+    owned.use(ours);
+    const sent = owned.use(theirs);
     this.#start(direction, ours, ackedFeatures);
-    return theirs;
+    fd[Symbol.dispose]();
+    owned.move();
+    return sent;
   }
 
   /** 0 when the state was processed in full; a load that is still arriving is answered at its end. */
@@ -114,8 +119,11 @@ export class DeviceStateTransfer implements Disposable {
 
   /** To be called before a ring starts. @throws CompatibilityError when the session is not what the state was made in */
   checkStart(acked: bigint): void {
+    this.#catchUp();
     if (this.isRunning) throw new StateError("a ring cannot start during a device-state transfer");
     if (this.#loadedFeatures === undefined) return;
+    // Saved before a driver had chosen (a front-end may set VERSION_1 by itself): there is nothing to compare with.
+    if ((this.#loadedFeatures & ~virtioFeature.VERSION_1) === 0n) return this.#forgetFeatures();
     const differing = (this.#loadedFeatures ^ acked) & ~SESSION_FEATURES;
     if (differing !== 0n) {
       throw new CompatibilityError(
@@ -123,13 +131,13 @@ export class DeviceStateTransfer implements Disposable {
         { details: { stateFeatures: this.#loadedFeatures, acked } },
       );
     }
-    this.#loadedFeatures = undefined;
+    this.#forgetFeatures();
   }
 
   /** Forgets what was loaded: after a reset there is no state to compare with. */
   reset(): void {
     this.#drop();
-    this.#loadedFeatures = undefined;
+    this.#forgetFeatures();
   }
 
   [Symbol.dispose](): void {
@@ -138,6 +146,16 @@ export class DeviceStateTransfer implements Disposable {
   }
 
   #onLoadEnd: () => void = () => {};
+
+  #forgetFeatures(): void {
+    this.#loadedFeatures = undefined;
+  }
+
+  /** A front-end that gave up has closed its end; the loop may not have told the pump yet. */
+  #catchUp(): void {
+    const transfer = this.#transfer;
+    if (transfer?.kind === "saving" || transfer?.kind === "loading") transfer.pump.catchUp();
+  }
 
   #start(direction: StateDirection, fd: Fd, ackedFeatures: bigint): void {
     const { idleTimeoutMs } = this.options;

@@ -1,7 +1,8 @@
 import { RequestChannel } from "../connection/mod.ts";
-import { PeerError, StateError } from "../errors.ts";
-import { type Fd } from "../sys/mod.ts";
-import type { ExternalMap, GpuMap, Iotlb, MessageTable, Mmap } from "../wire/mod.ts";
+import { PeerError, StateError, VhuError } from "../errors.ts";
+import { type Logger, silentLogger } from "../logger.ts";
+import type { Fd } from "../sys/mod.ts";
+import type { ExternalMap, GpuMap, Iotlb, Message, MessageTable, Mmap } from "../wire/mod.ts";
 import type { Session } from "./session.ts";
 import { SharedMemoryMapper } from "./shared-memory-mapper.ts";
 
@@ -19,9 +20,8 @@ export class FrontendClient implements Disposable {
     readonly channel: RequestChannel,
     readonly session: Session,
     readonly table: MessageTable,
-  ) {
-    channel.replyAck = session.hasProtocol("REPLY_ACK");
-  }
+    readonly logger: Logger = silentLogger,
+  ) {}
 
   /** Tells that the config space has changed. */
   configChange(): void {
@@ -126,11 +126,24 @@ export class FrontendClient implements Disposable {
   }
 
   #send(name: "VRING_HOST_NOTIFIER_MSG" | "SHARED_OBJECT_ADD" | "SHARED_OBJECT_REMOVE" | "SHMEM_MAP" | "SHMEM_UNMAP", payload: unknown, fds: readonly Fd[] = []): void {
-    this.channel.send<unknown>(this.#message(name), payload, { fds });
+    const message = this.#message(name) as Message<unknown, { value: bigint }>;
+    // crosvm's forms of some messages are answered whether REPLY_ACK was negotiated or not.
+    if (message.replyRule === "always") return this.#expectZero(name, this.channel.call(message, payload, { fds }));
+    // Asked each time: the channel may have come before SET_PROTOCOL_FEATURES.
+    this.channel.replyAck = this.session.hasProtocol("REPLY_ACK");
+    this.channel.send<unknown>(message, payload, { fds });
   }
 
+  /** Whoever causes a notification cannot help it when the front-end does not listen any more: the log tells it, once. */
   #notify(name: "CONFIG_CHANGE_MSG" | "VRING_CALL" | "VRING_ERR" | "IOTLB_MSG", payload: unknown): void {
-    this.channel.notify<unknown>(this.#message(name), payload);
+    const message = this.#message(name);
+    if (this.channel.isBroken) return;
+    try {
+      this.channel.notify<unknown>(message, payload);
+    } catch (error) {
+      if (!(error instanceof VhuError)) throw error;
+      this.logger.warn(`the back-end request channel is lost: ${error.message}`, { code: error.code, request: name });
+    }
   }
 
   #expectZero(name: string, answer: { reply: { value: bigint }; fds: Disposable }): void {

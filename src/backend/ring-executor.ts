@@ -1,6 +1,5 @@
-import { StateError } from "../errors.ts";
+import { StateError, VhuError } from "../errors.ts";
 import { Deadline, drainEvent, type EventLoop, type Fd, POLL } from "../sys/mod.ts";
-import { RingError } from "../vring/mod.ts";
 import type { QueueRunner } from "./device.ts";
 import type { DeviceQueue } from "./device-queue.ts";
 
@@ -12,8 +11,8 @@ export interface RingStart {
   /** The front-end gave no kick and sends none in-band: the ring is looked at again and again. */
   readonly polled: boolean;
   readonly enabled: boolean;
-  /** The driver broke the ring; it is stopped where it stands. */
-  readonly onError: (error: RingError) => void;
+  /** The ring cannot go on: its driver broke it, or what serves it failed. It is stopped where it stands. */
+  readonly onError: (error: VhuError) => void;
 }
 
 /** Runs started rings: waits for kicks and calls the device's runners. Where they run is the executor's business. */
@@ -67,23 +66,38 @@ export class LoopRingExecutor implements RingExecutor {
     if (ring === undefined) return;
     this.#pause(ring);
     this.#rings.delete(index);
-    if (ring.failed || drain === "skip") return;
+    if (drain === "skip") return;
     const deadline = new Deadline(drain.timeoutMs);
-    while (ring.runner.drain !== undefined && !ring.runner.drain()) {
+    while (!this.#isDrained(ring)) {
       if (deadline.expired) throw new StateError(`queue ${index} did not drain within ${drain.timeoutMs} ms`);
     }
   }
 
-  #resume(ring: Running): void {
-    if (ring.polled) this.#poll(ring);
-    if (ring.kick !== undefined) {
-      this.loop.watch(ring.kick, POLL.IN, () => {
-        drainEvent(ring.kick!);
-        this.#run(ring);
-      });
+  /** What is in flight on a broken ring uses guest memory, too, so it is waited for; that it fails is known already. */
+  #isDrained(ring: Running): boolean {
+    try {
+      return ring.runner.drain?.() ?? true;
+    } catch (error) {
+      if (!(error instanceof VhuError && ring.failed)) throw error;
+      return true;
     }
+  }
+
+  #resume(ring: Running): void {
+    if (ring.failed) return;
+    if (ring.polled) this.#poll(ring);
+    const { kick } = ring;
+    if (kick !== undefined) this.loop.watch(kick, POLL.IN, (ready) => this.#onKick(ring, kick, ready));
     // What was added before the start came without a kick that we could have seen.
     this.#run(ring);
+  }
+
+  #onKick(ring: Running, kick: Fd, ready: number): void {
+    this.#guard(ring, () => {
+      // A pipe whose writers are gone stays ready for ever and will never kick again.
+      if (!drainEvent(kick) && (ready & (POLL.HUP | POLL.ERR)) !== 0) this.loop.unwatch(kick);
+      ring.runner.onKick();
+    });
   }
 
   #pause(ring: Running): void {
@@ -99,11 +113,14 @@ export class LoopRingExecutor implements RingExecutor {
   }
 
   #run(ring: Running): void {
-    if (ring.failed) return;
+    if (!ring.failed) this.#guard(ring, () => ring.runner.onKick());
+  }
+
+  #guard(ring: Running, work: () => void): void {
     try {
-      ring.runner.onKick();
+      work();
     } catch (error) {
-      if (!(error instanceof RingError)) throw error;
+      if (!(error instanceof VhuError)) throw error;
       ring.onError(error);
     }
   }

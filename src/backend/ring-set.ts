@@ -2,18 +2,16 @@ import { ProtocolError, StateError, VhuError } from "../errors.ts";
 import { DEFAULT_DRAIN_TIMEOUT_MS } from "../limits.ts";
 import type { Logger } from "../logger.ts";
 import type { AddressSpace, GuestMemory } from "../memory/mod.ts";
-import { type EventLoop, type Fd, signalEvent } from "../sys/mod.ts";
-import { createDeviceRing, type InflightRegion, type RingError, type RingLayout } from "../vring/mod.ts";
+import type { EventLoop, Fd } from "../sys/mod.ts";
+import { createDeviceRing, type InflightRegion } from "../vring/mod.ts";
 import type { VringAddr } from "../wire/mod.ts";
 import type { VhostUserDevice } from "./device.ts";
-import { callByFd, DeviceQueue } from "./device-queue.ts";
+import { DeviceQueue, signalByFd } from "./device-queue.ts";
 import type { FrontendClient } from "./frontend-client.ts";
 import { LoopRingExecutor, type RingExecutor } from "./ring-executor.ts";
 import type { Session } from "./session.ts";
+import { checkVringAddress, logAddress, movesRing, vringLayout } from "./vring-layout.ts";
 import { VringState } from "./vring-state.ts";
-
-/** VHOST_VRING_F_LOG: the used ring is to be logged. */
-const ADDRESS_FLAG_LOG = 1;
 
 /** What the rings need from the handler around them. */
 export interface RingSurroundings {
@@ -70,49 +68,53 @@ export class RingSet implements Disposable {
   setAddress(address: VringAddr): void {
     const ring = this.at(address.index, "SET_VRING_ADDR");
     const old = ring.address;
-    if (ring.started && old !== undefined) {
-      // A migration turns the logging of a running ring on and off; it may not move the ring.
-      const moved =
-        old.descriptor !== address.descriptor || old.available !== address.available || old.used !== address.used;
-      if (moved) throw new StateError(`SET_VRING_ADDR moves ring ${address.index}, which is started`);
-    } else this.#checkAddress(address);
+    if (!ring.started || old === undefined) checkVringAddress(this.around, address);
+    else if (movesRing(old, address)) throw new StateError(`SET_VRING_ADDR moves ring ${address.index}, which is started`);
     ring.address = address;
-    if (ring.queue !== undefined && old?.log !== address.log) this.#restart(ring);
+    if (ring.queue === undefined || old === undefined || logAddress(old) === logAddress(address)) return;
+    this.#suspend(ring);
+    this.#resume(ring);
   }
 
+  /** Starts the ring. Takes the fd. */
   setKick(index: number, fd: Fd | undefined): void {
-    const ring = this.at(index, "SET_VRING_KICK");
-    if (ring.started) {
-      fd?.[Symbol.dispose]();
-      throw new StateError(`SET_VRING_KICK replaces the kick of ring ${index}, which is started`);
-    }
-    ring.replace("kick", fd);
+    using owned = new DisposableStack();
+    if (fd !== undefined) owned.use(fd);
+    const ring = this.atStopped(index, "SET_VRING_KICK");
+    this.around.beforeStart();
     const first = !this.anyStarted;
+    ring.replace("kick", fd);
+    ring.started = true;
     try {
-      this.around.beforeStart();
-      this.#tryStart(ring);
+      this.#open(ring);
+      if (first) this.around.onWake();
+      this.#run(ring);
     } catch (error) {
-      ring.replace("kick", undefined);
+      this.#close(ring);
+      this.#setStopped(ring);
       throw error;
     }
-    ring.started = true;
-    if (first) this.around.onWake();
-    if (ring.queue !== undefined) this.#run(ring);
+    owned.move();
   }
 
+  /** Takes the fd. */
   setCall(index: number, fd: Fd | undefined): void {
-    const ring = this.at(index, "SET_VRING_CALL");
-    ring.replace("call", fd);
+    const ring = this.#adopt(index, "SET_VRING_CALL", "call", fd);
     if (ring.queue !== undefined) ring.queue.call = this.#callOf(ring);
   }
 
+  /** Takes the fd. */
   setErr(index: number, fd: Fd | undefined): void {
-    this.at(index, "SET_VRING_ERR").replace("err", fd);
+    this.#adopt(index, "SET_VRING_ERR", "err", fd);
   }
 
   setEnabled(index: number, enabled: boolean): void {
     this.at(index, "SET_VRING_ENABLE").enabled = enabled;
     this.#executor.setEnabled(index, enabled);
+  }
+
+  setAllEnabled(enabled: boolean): void {
+    for (const ring of this.#rings) this.setEnabled(ring.index, enabled);
   }
 
   /** In-band kick. */
@@ -124,73 +126,79 @@ export class RingSet implements Disposable {
   /** Stops a ring after its requests in flight (unless `skipDrain`) and returns its base. */
   stop(index: number, skipDrain = false): number {
     const ring = this.at(index, "GET_VRING_BASE");
-    const packed = this.around.session.has("RING_PACKED");
-    const base = this.#halt(ring, skipDrain) ?? ring.initialBase(packed);
-    ring.base = base;
-    if (!ring.started) return base;
-    ring.started = false;
-    ring.replace("kick", undefined);
-    if (!this.anyStarted) this.around.onSuspend();
-    return base;
+    this.#suspend(ring, skipDrain);
+    ring.broken = false;
+    if (ring.started) this.#setStopped(ring);
+    return ring.initialBase(this.around.session.has("RING_PACKED"));
   }
 
-  stopAll(): void {
-    for (const ring of this.#rings) this.stop(ring.index);
-  }
-
-  disableAll(): void {
-    for (const ring of this.#rings) this.setEnabled(ring.index, false);
+  /** Stops all rings; they begin at their start again. Call and error fds stay: front-ends give them once. */
+  reset(): void {
+    for (const ring of this.#rings) {
+      this.stop(ring.index);
+      ring.base = undefined;
+    }
   }
 
   /** Stops what runs, changes the memory beneath it, and starts it again where it stood. */
   whilePaused<T>(change: () => T): T {
-    const paused = this.#rings.filter((ring) => ring.queue !== undefined);
-    for (const ring of paused) ring.base = this.#halt(ring, false);
+    for (const ring of this.#rings) this.#suspend(ring);
     try {
       return change();
     } finally {
-      for (const ring of paused) {
-        this.#tryStart(ring);
-        this.#run(ring);
-      }
+      this.retry();
     }
   }
 
-  /** Tries what waited for a translation. */
+  /** Goes on with what was paused or waited for a translation. */
   retry(): void {
     for (const ring of this.#rings) {
-      if (!ring.started) continue;
+      if (!ring.started || ring.broken) continue;
       if (ring.queue !== undefined) this.#executor.kick(ring.index);
-      else {
-        this.#tryStart(ring);
-        this.#run(ring);
-      }
+      else this.#resume(ring);
     }
   }
 
-  /** Drops everything without waiting: the front-end is gone. */
+  /** The front-end is gone: waits for what is in flight, since that uses the memory, and drops everything. */
   [Symbol.dispose](): void {
     for (const ring of this.#rings) {
       try {
-        this.#halt(ring, false);
+        this.#suspend(ring);
       } catch (error) {
         if (!(error instanceof VhuError)) throw error;
         this.logger.warn(`ring ${ring.index}: ${error.message}`);
+        // The executor has let go of it: now the device must.
+        this.#suspend(ring);
       }
       ring[Symbol.dispose]();
     }
   }
 
-  /** Opens the ring and gives it to the device, or leaves it waiting when its addresses are not known yet. */
-  #tryStart(ring: VringState): void {
-    const { memory, space, inflight } = this.around;
-    const layout = this.#layout(ring);
+  #adopt(index: number, request: string, which: "call" | "err", fd: Fd | undefined): VringState {
+    using owned = new DisposableStack();
+    if (fd !== undefined) owned.use(fd);
+    const ring = this.at(index, request);
+    owned.move();
+    ring.replace(which, fd);
+    return ring;
+  }
+
+  #setStopped(ring: VringState): void {
+    ring.started = false;
+    ring.replace("kick", undefined);
+    if (!this.anyStarted) this.around.onSuspend();
+  }
+
+  /** Opens the ring, or leaves it waiting when its addresses are not known yet. */
+  #open(ring: VringState): void {
+    const { memory, space, inflight, session } = this.around;
+    const layout = vringLayout(this.around, ring);
     try {
       const deviceRing = createDeviceRing(memory, space, layout, {
         inflight: inflight?.queue(ring.index),
-        logging: () => this.#isLogging(ring),
+        logging: () => session.has("LOG_ALL"),
       });
-      ring.queue = new DeviceQueue(ring.index, ring.num, deviceRing, memory);
+      ring.queue = new DeviceQueue(ring.index, ring.num, deviceRing, memory, space);
       ring.queue.call = this.#callOf(ring);
     } catch (error) {
       if (!space.missPending) throw error;
@@ -198,6 +206,7 @@ export class RingSet implements Disposable {
     }
   }
 
+  /** Gives an open ring to the device. */
   #run(ring: VringState): void {
     const { queue } = ring;
     if (queue === undefined) return;
@@ -210,85 +219,65 @@ export class RingSet implements Disposable {
         if (this.around.space.missPending) this.around.onMiss();
       },
     };
-    this.#executor.start({
-      queue,
-      runner: checked,
-      kick: ring.kick,
-      enabled: ring.enabled,
-      polled: ring.kick === undefined && !this.around.session.hasProtocol("INBAND_NOTIFICATIONS"),
-      onError: (error) => this.#onRingError(ring, error),
-    });
+    try {
+      this.#executor.start({
+        queue,
+        runner: checked,
+        kick: ring.kick,
+        enabled: ring.enabled,
+        polled: ring.kick === undefined && !this.around.session.hasProtocol("INBAND_NOTIFICATIONS"),
+        onError: (error) => this.#break(ring, error),
+      });
+    } catch (error) {
+      this.#executor.stop(ring.index, "skip");
+      this.device.stopQueue(ring.index);
+      throw error;
+    }
   }
 
-  /** Stops the device's work on a ring; returns its base, or undefined when it did not run. */
-  #halt(ring: VringState, skipDrain: boolean): number | undefined {
+  /** Stops the device's work on a ring, which remembers where it stood. */
+  #suspend(ring: VringState, skipDrain = false): void {
     const { queue } = ring;
-    if (queue === undefined) return undefined;
+    if (queue === undefined) return;
     this.#executor.stop(ring.index, skipDrain ? "skip" : { timeoutMs: this.drainTimeoutMs });
     this.device.stopQueue(ring.index);
-    const { base } = queue.ring;
-    queue.ring[Symbol.dispose]();
+    ring.base = queue.ring.base;
+    this.#close(ring);
+  }
+
+  #close(ring: VringState): void {
+    ring.queue?.ring[Symbol.dispose]();
     ring.queue = undefined;
-    return base;
   }
 
-  #restart(ring: VringState): void {
-    ring.base = this.#halt(ring, false);
-    this.#tryStart(ring);
-    this.#run(ring);
-  }
-
-  #layout(ring: VringState): RingLayout {
-    const { session } = this.around;
-    if (ring.num === 0 || ring.address === undefined) {
-      throw new StateError(`ring ${ring.index} cannot start: SET_VRING_NUM and SET_VRING_ADDR must come first`);
+  /** Goes on with a ring that was suspended. One that cannot is out of service: nobody waits for this answer. */
+  #resume(ring: VringState): void {
+    if (ring.broken) return;
+    try {
+      this.#open(ring);
+      this.#run(ring);
+    } catch (error) {
+      if (!(error instanceof VhuError)) throw error;
+      this.#close(ring);
+      this.#break(ring, error);
     }
-    const { descriptor, available, used, log } = ring.address;
-    const packed = session.has("RING_PACKED");
-    return {
-      size: ring.num,
-      descriptor: this.#ringAddress(descriptor, "descriptor"),
-      available: this.#ringAddress(available, "available"),
-      used: this.#ringAddress(used, "used"),
-      logAddress: log,
-      packed,
-      eventIdx: session.has("RING_EVENT_IDX"),
-      indirect: session.has("RING_INDIRECT_DESC"),
-      base: ring.initialBase(packed),
-    };
-  }
-
-  /** SET_VRING_ADDR names user addresses; with ACCESS_PLATFORM I/O virtual ones, with GPA_ADDRESSES guest ones. */
-  #ringAddress(address: number, field: string): number {
-    const { session, memory } = this.around;
-    if (session.has("ACCESS_PLATFORM") || session.hasProtocol("GPA_ADDRESSES")) return address;
-    const guest = memory.userToGuest(address, 1);
-    if (guest < 0) throw new ProtocolError("is in no memory region", "SET_VRING_ADDR", field);
-    return guest;
-  }
-
-  #checkAddress(address: VringAddr): void {
-    // Memory may legally come after the addresses: only what is known already is looked at, the rest at the start.
-    if (this.around.memory.regions.length === 0 || this.around.session.has("ACCESS_PLATFORM")) return;
-    this.#ringAddress(address.descriptor, "descriptor");
-    this.#ringAddress(address.available, "available");
-    this.#ringAddress(address.used, "used");
-  }
-
-  #isLogging(ring: VringState): boolean {
-    return this.around.session.has("LOG_ALL") && ((ring.address?.flags ?? 0) & ADDRESS_FLAG_LOG) !== 0;
   }
 
   #callOf(ring: VringState): (() => void) | undefined {
-    if (ring.call !== undefined) return callByFd(ring.call);
+    if (ring.call !== undefined) return signalByFd(ring.call, this.#onSignalError);
     if (!this.around.session.hasProtocol("INBAND_NOTIFICATIONS")) return undefined;
     return () => this.around.frontend?.vringCall(ring.index);
   }
 
-  #onRingError(ring: VringState, error: RingError): void {
-    this.logger.error(`queue ${ring.index} is out of service until it is stopped: ${error.message}`);
+  #break(ring: VringState, error: VhuError): void {
+    this.logger.error(`queue ${ring.index} is out of service until it is stopped: ${error.message}`, { code: error.code });
+    ring.broken = true;
     this.#executor.fail(ring.index);
-    if (ring.err !== undefined) signalEvent(ring.err);
+    if (ring.err !== undefined) signalByFd(ring.err, this.#onSignalError)();
     else if (this.around.session.hasProtocol("INBAND_NOTIFICATIONS")) this.around.frontend?.vringErr(ring.index);
   }
+
+  readonly #onSignalError = (error: VhuError): void => {
+    this.logger.warn(`a call or error fd of the front-end's cannot be signalled: ${error.message}`);
+  };
 }

@@ -1,6 +1,6 @@
 import { Connection, RequestServer } from "../connection/mod.ts";
 import { VhuError } from "../errors.ts";
-import { silentLogger } from "../logger.ts";
+import { type Logger, silentLogger } from "../logger.ts";
 import { type EventLoop, POLL, type UnixListener, type UnixSocket } from "../sys/mod.ts";
 import { BackendServer } from "./backend-server.ts";
 import type { VhostUserDevice } from "./device.ts";
@@ -9,13 +9,20 @@ import { DeviceRequestHandler, type HandlerOptions } from "./device-request-hand
 /** How a session ended: the front-end hung up between two messages, or something broke it. */
 export type SessionEnd = { readonly kind: "disconnected" } | { readonly kind: "failed"; readonly error: VhuError };
 
+const GONE = POLL.RDHUP | POLL.HUP | POLL.ERR;
+
+/** How long a listener rests after accept failed, e.g. for want of file descriptors. */
+const ACCEPT_RETRY_MS = 200;
+
 /** One front-end's session with a device, served by a loop. Dispose of it to hang up. */
 export class BackendSession implements Disposable {
   readonly handler: DeviceRequestHandler;
   readonly #connection: Connection;
   readonly #server: RequestServer;
   #ended = false;
+  #answersLate = false;
 
+  /** Takes the socket. */
   constructor(
     socket: UnixSocket,
     device: VhostUserDevice,
@@ -23,11 +30,13 @@ export class BackendSession implements Disposable {
     readonly onEnd: (end: SessionEnd) => void,
     options: HandlerOptions = {},
   ) {
-    this.#connection = new Connection(socket);
-    this.handler = new DeviceRequestHandler(device, loop, options);
+    using stack = new DisposableStack();
+    this.#connection = stack.use(new Connection(socket));
+    this.handler = stack.use(new DeviceRequestHandler(device, loop, options));
     const backend = new BackendServer(this.handler, this.handler.session, this.handler.table);
     this.#server = new RequestServer(this.#connection, backend, options.logger ?? silentLogger);
-    loop.watch(socket.fd, POLL.IN, () => this.#onReadable());
+    loop.watch(socket.fd, POLL.IN, (ready) => this.#onReady(ready));
+    stack.move();
   }
 
   [Symbol.dispose](): void {
@@ -38,19 +47,30 @@ export class BackendSession implements Disposable {
     this.#connection[Symbol.dispose]();
   }
 
-  #onReadable(): void {
-    const { fd } = this.#connection.socket;
+  #onReady(ready: number): void {
+    if (this.#answersLate) {
+      if ((ready & GONE) !== 0) this.#end({ kind: "disconnected" });
+      return;
+    }
     try {
-      const served = this.#server.serveOne(0, () => {
-        if (!this.#ended) this.loop.modify(fd, POLL.IN);
-      });
+      const served = this.#server.serveOne(0, (error) => this.#onLateAnswer(error));
       if (served === "closed") this.#end({ kind: "disconnected" });
-      // The next message waits until the late answer is out; a hang-up meanwhile still arrives.
-      else if (served === "pending") this.loop.modify(fd, POLL.RDHUP);
+      else if (served === "pending") {
+        // The next message waits until the late answer is out; a hang-up meanwhile still arrives.
+        this.#answersLate = true;
+        this.loop.modify(this.#connection.socket.fd, POLL.RDHUP);
+      }
     } catch (error) {
       if (!(error instanceof VhuError)) throw error;
       this.#end({ kind: "failed", error });
     }
+  }
+
+  #onLateAnswer(error: VhuError | undefined): void {
+    if (this.#ended) return;
+    if (error !== undefined) return this.#end({ kind: "failed", error });
+    this.#answersLate = false;
+    this.loop.modify(this.#connection.socket.fd, POLL.IN);
   }
 
   #end(end: SessionEnd): void {
@@ -63,6 +83,8 @@ export class BackendSession implements Disposable {
 export interface ServeOptions extends HandlerOptions {
   /** End after the first front-end instead of waiting for the next. */
   readonly once?: boolean | undefined;
+  /** Called at the end of each session, after it was logged. */
+  readonly onSessionEnd?: ((end: SessionEnd) => void) | undefined;
 }
 
 /**
@@ -89,9 +111,10 @@ export class DeviceService implements Disposable {
 
   #accept(): void {
     const { logger = silentLogger, once } = this.options;
-    const socket = this.listener.accept();
-    logger.info("front-end connected", { ...socket.peerCredentials() });
     this.loop.modify(this.listener.fd, 0);
+    const socket = this.#tryAccept(logger);
+    if (socket === undefined) return;
+    logger.info("front-end connected", { ...socket.peerCredentials() });
     this.#session = new BackendSession(
       socket,
       this.device,
@@ -100,10 +123,24 @@ export class DeviceService implements Disposable {
         this.#session = undefined;
         if (end.kind === "disconnected") logger.info("front-end disconnected");
         else logger.error(`session ended: ${end.error.message}`, { code: end.error.code });
+        this.options.onSessionEnd?.(end);
         if (once) this.loop.stop();
         else this.loop.modify(this.listener.fd, POLL.IN);
       },
       this.options,
     );
+  }
+
+  #tryAccept(logger: Logger): UnixSocket | undefined {
+    try {
+      return this.listener.accept();
+    } catch (error) {
+      if (!(error instanceof VhuError)) throw error;
+      logger.error(`a front-end could not be accepted: ${error.message}`, { code: error.code });
+      this.loop.schedule(ACCEPT_RETRY_MS, () => {
+        if (this.loop.isWatched(this.listener.fd)) this.loop.modify(this.listener.fd, POLL.IN);
+      });
+      return undefined;
+    }
   }
 }

@@ -53,6 +53,11 @@ export class Session {
     return this.protocolFeaturesSet || this.has("PROTOCOL_FEATURES");
   }
 
+  /** True when rings run as soon as they are started. Before SET_FEATURES nobody knows. */
+  get ringsStartEnabled(): boolean {
+    return this.featuresSet && !this.usesProtocolFeatures;
+  }
+
   /** @throws ProtocolError when the message needs a feature that was not offered or negotiated */
   checkLegal(message: Message): void {
     const { gate } = message;

@@ -5,6 +5,9 @@ import { type EventLoop, type Fd, type Moved, NativeBuffer, PeerStream, POLL } f
 /** What came of a transfer: undefined when it ran to its end. */
 export type PumpEnd = (error: VhuError | undefined) => void;
 
+/** Steps of at most a chunk each: more than a pipe of the largest size holds. */
+const CATCH_UP_STEPS = 4;
+
 /**
  * Moves a byte stream over an fd that a peer chose, a step whenever the fd is ready, while the loop serves everything else.
  * Never blocks; ends with an error when no byte has moved for `idleTimeoutMs`. Owns and closes the fd.
@@ -25,8 +28,13 @@ abstract class StreamPump {
   ) {
     this.#stream = stream;
     const { watchable } = stream;
-    if (watchable !== undefined) loop.watch(watchable, interest, () => this.#onReady());
-    else this.#scheduleStep();
+    try {
+      if (watchable !== undefined) loop.watch(watchable, interest, () => void this.#onReady());
+      else this.#scheduleStep();
+    } catch (error) {
+      stream[Symbol.dispose]();
+      throw error;
+    }
     this.#armTimer();
   }
 
@@ -42,15 +50,25 @@ abstract class StreamPump {
   /** Moves a piece. "end": the stream is complete. */
   protected abstract step(stream: PeerStream): Moved | "end";
 
-  #onReady(): void {
+  /** Takes note of what the peer did since the last turn: whoever closed its end in between has ended the transfer. */
+  catchUp(): void {
+    for (let steps = 0; steps < CATCH_UP_STEPS && !this.#ended; steps++) {
+      if (this.#onReady() === "would-block") return;
+    }
+  }
+
+  #onReady(): Moved | "end" {
+    let moved: Moved | "end";
     try {
-      const moved = this.step(this.#stream);
-      if (moved === "end") this.#finish(undefined);
-      else if (moved !== "would-block") this.#progressed = true;
+      moved = this.step(this.#stream);
     } catch (error) {
       if (!(error instanceof VhuError)) throw error;
       this.#finish(error);
+      return "end";
     }
+    if (moved === "end") this.#finish(undefined);
+    else if (moved !== "would-block") this.#progressed = true;
+    return moved;
   }
 
   #scheduleStep(): void {
@@ -77,6 +95,9 @@ abstract class StreamPump {
     this.onEnd(error);
   }
 
+  /** Called once, when the pump has ended in whatever way. */
+  protected onClose(): void {}
+
   #close(): void {
     if (this.#ended) return;
     this.#ended = true;
@@ -84,6 +105,7 @@ abstract class StreamPump {
     const { watchable } = this.#stream;
     if (watchable !== undefined) this.loop.unwatch(watchable);
     this.#stream[Symbol.dispose]();
+    this.onClose();
   }
 }
 
@@ -100,8 +122,7 @@ export class OutgoingPump extends StreamPump {
     this.#chunks = chunks[Symbol.iterator]();
   }
 
-  override cancel(): void {
-    super.cancel();
+  protected override onClose(): void {
     // Lets a generator that was not pulled to its end release what it holds.
     this.#chunks.return?.();
   }

@@ -16,6 +16,8 @@ export class VringState implements Disposable {
   /** SET_VRING_KICK came, with or without an fd: the ring is started, though it may be disabled or wait for addresses. */
   started = false;
   enabled = false;
+  /** Out of service until it is stopped: the driver broke it, or its memory went away. */
+  broken = false;
   /** The ring as the device runs it. */
   queue: DeviceQueue | undefined;
 

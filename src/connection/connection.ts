@@ -109,10 +109,10 @@ export class Connection implements Disposable {
     const fdsBefore = fds.length;
     let have = from;
     while (have < to) {
-      // The kernel's timeout is the whole message's; a peer that trickles is ended by the deadline.
-      const count = this.#receiveSome(have, to - have, fds, this.#messageTimeoutMs);
+      // Each wait is bounded by what is left of the message's time: a peer that trickles gains nothing.
+      const count = this.#receiveSome(have, to - have, fds, deadline.remainingMs);
       if (count === 0) throw new PeerError("the peer hung up inside a message", { reconnect: true });
-      if (count === WOULD_BLOCK || deadline.expired) throw stalled("stopped inside a message", this.#messageTimeoutMs);
+      if (count === WOULD_BLOCK) throw stalled("stopped inside a message", this.#messageTimeoutMs);
       if (fds.length > fdsBefore) throw new ProtocolError("fds came with a message's later bytes", "framing");
       have += count;
     }

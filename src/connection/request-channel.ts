@@ -37,12 +37,18 @@ export class RequestChannel implements Disposable {
   #waiting = false;
   #broken: Error | undefined;
 
+  /** @param connection becomes the channel's own */
   constructor(
     readonly connection: Connection,
     options: RequestChannelOptions = {},
   ) {
     this.#timeoutMs = options.requestTimeoutMs ?? DEFAULT_REQUEST_TIMEOUT_MS;
     this.whileWaiting = options.whileWaiting;
+  }
+
+  /** True after a failure that left it unknown which answer belongs to which request: no call will succeed any more. */
+  get isBroken(): boolean {
+    return this.#broken !== undefined;
   }
 
   /** True while an answer is awaited: input on the socket is that answer then. */
@@ -106,7 +112,15 @@ export class RequestChannel implements Disposable {
         cause: this.#broken,
       });
     }
-    this.connection.send(message.number, headerFlag.VERSION | flags, message.payload.encode(payload), fds);
+    // Whoever serves the peer's requests while an answer is awaited must not ask in between: it would take that answer.
+    if (this.#waiting) throw new StateError(`cannot send ${message.name} while another answer is awaited`);
+    const encoded = message.payload.encode(payload);
+    try {
+      this.connection.send(message.number, headerFlag.VERSION | flags, encoded, fds);
+    } catch (error) {
+      // A part of it may be on its way: nothing that follows would begin where the peer expects a header.
+      throw this.#break(error);
+    }
   }
 
   #receive<R>(message: Message<never, R> | Message<unknown, R>, timeoutMs: number): Answer<R> {

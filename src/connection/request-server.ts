@@ -21,7 +21,8 @@ export class PendingReply {
     this.#onReply?.(reply);
   }
 
-  then(onReply: (reply: ReplyBody) => void): void {
+  /** Calls `onReply` with the reply, now if it is there. */
+  whenResolved(onReply: (reply: ReplyBody) => void): void {
     this.#onReply = onReply;
     if (this.#reply !== undefined) onReply(this.#reply);
   }
@@ -40,6 +41,11 @@ export interface RequestHandlers {
   handle(message: Message, payload: unknown, fds: ReceivedFds): Outcome;
   /** The body that says "failed" for messages that always have one; undefined where the protocol has none. */
   failure(message: Message): unknown;
+  /**
+   * True when a message is none, but the peer's confirmation of the reply that it got to the message before (postcopy).
+   * @throws ProtocolError when a confirmation is due and this is not one
+   */
+  confirms?(request: number, payload: Uint8Array): boolean;
 }
 
 export type Served = "handled" | "nothing" | "closed" | "pending";
@@ -59,8 +65,11 @@ export class RequestServer {
     readonly logger: Logger = silentLogger,
   ) {}
 
-  /** Serves one message, waiting for it for up to `timeoutMs`. `onPending` is called once a late answer was sent. */
-  serveOne(timeoutMs = 0, onPendingDone: () => void = () => {}): Served {
+  /**
+   * Serves one message, waiting for it for up to `timeoutMs`. `onLateAnswer` is called once a late answer was sent, or
+   * with the error that sending it met.
+   */
+  serveOne(timeoutMs = 0, onLateAnswer: (error?: VhuError) => void = () => {}): Served {
     if (this.#pending) return "pending";
     const frame = this.connection.receive(timeoutMs);
     if (frame === "closed" || frame === "nothing") return frame;
@@ -68,14 +77,16 @@ export class RequestServer {
     const message = this.handlers.messages.get(frame.request);
     checkRequestHeader({ ...frame, size: frame.payload.length }, nameOf(message, frame.request));
     const wantsAck = (frame.flags & headerFlag.NEED_REPLY) !== 0 && this.handlers.replyAck;
+    let outcome: Outcome;
     try {
-      const outcome = this.#handle(message, frame);
-      return this.#answer(message!, outcome, wantsAck, onPendingDone);
+      if (this.handlers.confirms?.(frame.request, frame.payload)) outcome = undefined;
+      else outcome = this.#handle(message, frame);
     } catch (error) {
       if (!(error instanceof VhuError)) throw error;
       this.#refuse(message, frame.request, wantsAck, error);
       return "handled";
     }
+    return this.#answer(message!, outcome, wantsAck, onLateAnswer);
   }
 
   #handle(message: Message | undefined, frame: Frame): Outcome {
@@ -85,19 +96,26 @@ export class RequestServer {
     return this.handlers.handle(message, message.payload.decode(frame.payload, message.name), frame.fds);
   }
 
-  #answer(message: Message, outcome: Outcome, wantsAck: boolean, onPendingDone: () => void): Served {
-    if (outcome instanceof PendingReply) {
-      this.#pending = true;
-      outcome.then((reply) => {
-        this.#pending = false;
-        this.#reply(message, reply);
-        onPendingDone();
-      });
-      return this.#pending ? "pending" : "handled";
-    }
+  #answer(message: Message, outcome: Outcome, wantsAck: boolean, onLateAnswer: (error?: VhuError) => void): Served {
+    if (outcome instanceof PendingReply) return this.#answerLater(message, outcome, onLateAnswer);
     if (outcome !== undefined) this.#reply(message, outcome);
     else if (wantsAck) this.#acknowledge(message.number, 0n);
     return "handled";
+  }
+
+  #answerLater(message: Message, pending: PendingReply, onLateAnswer: (error?: VhuError) => void): Served {
+    this.#pending = true;
+    pending.whenResolved((reply) => {
+      this.#pending = false;
+      try {
+        this.#reply(message, reply);
+      } catch (error) {
+        if (!(error instanceof VhuError)) throw error;
+        return onLateAnswer(error);
+      }
+      onLateAnswer();
+    });
+    return this.#pending ? "pending" : "handled";
   }
 
   #reply(message: Message, reply: ReplyBody): void {

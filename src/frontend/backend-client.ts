@@ -242,15 +242,19 @@ export class BackendClient implements Disposable {
     return noFd ? undefined : owned.take("SET_DEVICE_STATE_FD");
   }
 
+  /** As `checkDeviceState`, in line: the thread waits, and the channel's `whileWaiting` runs meanwhile. */
+  checkDeviceStateInLine(timeoutMs: number): void {
+    const answer = this.channel.call(this.#message("CHECK_DEVICE_STATE"), {}, { timeoutMs });
+    answer.fds[Symbol.dispose]();
+    requireProcessed(answer.reply.value);
+  }
+
   /** Waits for the back-end's verdict on a transfer. @throws PeerError when it was not processed in full */
   async checkDeviceState(timeoutMs: number, signal?: AbortSignal): Promise<void> {
     const message = this.#message("CHECK_DEVICE_STATE");
     const { reply, fds } = await this.channel.callAsync(message, {}, { timeoutMs, signal });
     fds[Symbol.dispose]();
-    if (reply.value === 0n) return;
-    throw new PeerError(`the back-end says that the device state was not processed (CHECK answered ${reply.value})`, {
-      details: { answer: reply.value },
-    });
+    requireProcessed(reply.value);
   }
 
   [Symbol.dispose](): void {
@@ -292,3 +296,9 @@ export class BackendClient implements Disposable {
   }
 }
 
+function requireProcessed(answer: bigint): void {
+  if (answer === 0n) return;
+  throw new PeerError(`the back-end says that the device state was not processed (CHECK answered ${answer})`, {
+    details: { answer },
+  });
+}

@@ -96,16 +96,19 @@ export class VhostUserFrontend implements VirtioDevice, Disposable {
     this.client.setOwner();
     this.offeredFeatures = this.client.getFeatures();
     this.features = this.offeredFeatures & (DEVICE_TYPE_FEATURES | options.baseFeatures);
-    // Only bit 30 so far: the driver acknowledges the rest later, but messages need protocol features before that.
-    this.#ackedFeatures = this.offeredFeatures & virtioFeature.PROTOCOL_FEATURES;
+    // Bit 30 so far: the driver acknowledges the rest later, but messages need protocol features before that. VERSION_1 is
+    // what every driver here uses, and libvhost-user hangs up at a SET_FEATURES without it (tried: qemu-storage-daemon).
+    const early = virtioFeature.PROTOCOL_FEATURES | (options.baseFeatures & virtioFeature.VERSION_1);
+    this.#ackedFeatures = this.offeredFeatures & early;
     this.client.setFeatures(this.#ackedFeatures);
-    this.offeredProtocolFeatures = this.#ackedFeatures === 0n ? 0n : this.client.getProtocolFeatures();
+    const hasProtocolFeatures = (this.offeredFeatures & virtioFeature.PROTOCOL_FEATURES) !== 0n;
+    this.offeredProtocolFeatures = hasProtocolFeatures ? this.client.getProtocolFeatures() : 0n;
     this.protocolFeatures = this.offeredProtocolFeatures & this.#allowedProtocolFeatures();
-    if (this.#ackedFeatures !== 0n) this.client.setProtocolFeatures(this.protocolFeatures);
+    if (hasProtocolFeatures) this.client.setProtocolFeatures(this.protocolFeatures);
     this.#server = this.#openRequestChannel(stack);
     this.queueMaxSizes = new Array(this.#queueCount()).fill(clampQueueSize(options.maxQueueSize ?? MAX_QUEUE_SIZE));
     this.sharedMemoryRegions = this.#readSharedMemoryRegions();
-    this.#queues = new RunningQueues(this.client, this.#ackedFeatures !== 0n, this.has("INFLIGHT_SHMFD"));
+    this.#queues = new RunningQueues(this.client, hasProtocolFeatures, this.has("INFLIGHT_SHMFD"));
     this.#watchForHangUp();
     stack.move();
   }

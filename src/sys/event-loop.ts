@@ -20,6 +20,8 @@ interface Timer {
 }
 
 const EVENTS_PER_WAIT = 64;
+/** How long `run` may keep a signal's JavaScript handler waiting. */
+const SIGNAL_LATENCY_MS = 250;
 
 /**
  * The loop of a control thread: fds by epoll, timers, and nothing else; handlers run in line.
@@ -93,8 +95,13 @@ export class EventLoop implements Disposable {
   /** Runs until `stop()`. */
   async run(): Promise<void> {
     this.#stopped = false;
+    let turnMs = performance.now();
     while (!this.#stopped) {
-      if (!this.runOnce(Infinity)) await eventLoopTurn();
+      // A signal that comes while a handler runs interrupts no wait: without a turn now and then it would be lost (tried).
+      const interrupted = !this.runOnce(SIGNAL_LATENCY_MS);
+      if (!interrupted && performance.now() - turnMs < SIGNAL_LATENCY_MS) continue;
+      await eventLoopTurn();
+      turnMs = performance.now();
     }
   }
 

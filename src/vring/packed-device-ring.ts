@@ -3,9 +3,10 @@ import type { AddressSpace, GuestMemory } from "../memory/mod.ts";
 import type { Chain } from "./chain.ts";
 import type { DeviceRing } from "./device-ring.ts";
 import { IndirectTable, joinAddress } from "./indirect-table.ts";
+import { PackedBatch } from "./packed-batch.ts";
 import type { PackedInflight } from "./packed-inflight.ts";
 import { RingError } from "./ring-error.ts";
-import { packBase, type RingLayout, unpackBase } from "./ring-layout.ts";
+import { type PackedBase, packBase, type RingLayout, unpackBase } from "./ring-layout.ts";
 import { RingLog } from "./ring-log.ts";
 import { openPackedRing, type PackedRingMemory } from "./ring-memory.ts";
 import {
@@ -22,7 +23,6 @@ import {
   EVENT_F_DISABLE,
   EVENT_F_ENABLE,
   HALF_PACKED_FLAGS,
-  HALF_PACKED_ID,
   WORD_ADDRESS_HIGH,
   WORD_ADDRESS_LOW,
   WORD_LAST,
@@ -48,11 +48,7 @@ export class PackedDeviceRing implements DeviceRing {
   readonly #inflight: PackedInflight | undefined;
   /** 1 for each buffer id that is popped. The driver chooses ids freely among all 16-bit numbers. */
   readonly #taken = new Uint8Array(0x10000);
-  readonly #batchIds: Uint16Array;
-  readonly #batchLengths: Uint32Array;
-  readonly #batchDescriptors: Uint16Array;
-  readonly #batchEntries: Uint16Array;
-  #batchCount = 0;
+  readonly #batch: PackedBatch;
   #resubmit: readonly number[] = [];
   #resubmitted = 0;
   #availableIndex: number;
@@ -87,10 +83,7 @@ export class PackedDeviceRing implements DeviceRing {
       logging,
     );
     this.#eventLog = new RingLog(memory, layout.logAddress, logging);
-    this.#batchIds = new Uint16Array(size);
-    this.#batchLengths = new Uint32Array(size);
-    this.#batchDescriptors = new Uint16Array(size);
-    this.#batchEntries = new Uint16Array(size);
+    this.#batch = new PackedBatch(size);
     this.#inflight = inflight;
     try {
       const base = this.#recover(layout.base);
@@ -147,32 +140,28 @@ export class PackedDeviceRing implements DeviceRing {
     if (this.#taken[head] !== 1) assert.fail(`chain ${head} was not popped or is already completed`);
     if (writtenBytes > chain.writableBytes) assert.fail("more written than the chain can hold");
     this.#descriptorLog.chain(chain, writtenBytes);
-    const index = this.#batchCount++;
-    this.#batchIds[index] = head;
-    this.#batchLengths[index] = writtenBytes;
-    this.#batchDescriptors[index] = chain.ringDescriptors;
-    this.#batchEntries[index] = chain.inflightEntry;
+    this.#batch.add(head, writtenBytes, chain.ringDescriptors, chain.inflightEntry);
     // 2: completed and not published. The driver may not use the id again before it has seen that.
     this.#taken[head] = 2;
     this.#inFlight--;
   }
 
   publish(): boolean {
-    const count = this.#batchCount;
-    if (count === 0) return false;
-    let descriptors = 0;
-    for (let i = 0; i < count; i++) descriptors += this.#batchDescriptors[i]!;
+    const batch = this.#batch;
+    const { descriptors } = batch;
+    if (descriptors === 0) return false;
     let nextIndex = this.#usedIndex + descriptors;
     const wraps = nextIndex >= this.size;
     if (wraps) nextIndex -= this.size;
     const nextWrap = wraps ? !this.#usedWrap : this.#usedWrap;
-    this.#prepareInflight(count, nextIndex, nextWrap);
-    this.#writeBatch(count);
+    this.#prepareInflight(nextIndex, nextWrap);
+    batch.write(this.#ring, this.#usedIndex, this.#usedWrap, this.#descriptorLog);
     this.#inflight?.commit();
+    for (let i = 0; i < batch.count; i++) this.#taken[batch.ids[i]!] = 0;
+    batch.clear();
     this.#usedIndex = nextIndex;
     this.#usedWrap = nextWrap;
     this.#descriptorsTaken -= descriptors;
-    this.#batchCount = 0;
     return this.#driverWantsInterrupt(descriptors);
   }
 
@@ -273,7 +262,7 @@ export class PackedDeviceRing implements DeviceRing {
     this.#inFlight++;
   }
 
-  #recover(layoutBase: number): ReturnType<typeof unpackBase> {
+  #recover(layoutBase: number): PackedBase {
     const base = unpackBase(layoutBase, this.size);
     if (this.#inflight === undefined) return base;
     const { halves } = this.#ring;
@@ -282,42 +271,38 @@ export class PackedDeviceRing implements DeviceRing {
     );
     this.#resubmit = recovered.entries;
     for (const entry of recovered.entries) this.#descriptorsTaken += this.#inflight.ringDescriptors(entry);
+    this.#withdrawUnpublished(recovered.base);
     return recovered.base;
   }
 
-  #prepareInflight(count: number, usedIndex: number, usedWrap: boolean): void {
-    if (this.#inflight === undefined) return;
-    for (let i = 0; i < count; i++) this.#inflight.release(this.#batchEntries[i]!);
-    this.#inflight.setUsed(usedIndex, usedWrap);
-  }
-
-  /** Writes the used descriptors; the flags of the first one last, which makes all of them visible. */
-  #writeBatch(count: number): void {
-    const { words, halves } = this.#ring;
-    let index = this.#usedIndex;
-    let wrap = this.#usedWrap;
-    let firstFlags = 0;
-    for (let i = 0; i < count; i++) {
-      const id = this.#batchIds[i]!;
-      const length = this.#batchLengths[i]!;
-      const flags = (wrap ? DESC_F_AVAIL | DESC_F_USED : 0) | (length > 0 ? DESC_F_WRITE : 0);
-      words[index * DESCRIPTOR_WORDS + WORD_LENGTH] = length;
-      if (i === 0) {
-        halves[index * DESCRIPTOR_HALVES + HALF_PACKED_ID] = id;
-        firstFlags = flags;
-      } else {
-        words[index * DESCRIPTOR_WORDS + WORD_LAST] = (flags << 16) | id;
+  /**
+   * A batch that was cut off before its first descriptor was published has left its other ones in the ring, marked as used.
+   * The driver would take them for completions as soon as the first is published anew. So no descriptor that is in flight
+   * may look used; the spec does not mention it.
+   */
+  #withdrawUnpublished(base: PackedBase): void {
+    const { halves } = this.#ring;
+    let index = base.usedIndex;
+    let wrap = base.usedWrap;
+    for (let i = 0; i < this.#descriptorsTaken; i++) {
+      const half = index * DESCRIPTOR_HALVES + HALF_PACKED_FLAGS;
+      const flags = Atomics.load(halves, half) & (DESC_F_AVAIL | DESC_F_USED);
+      if (flags === (wrap ? DESC_F_AVAIL | DESC_F_USED : 0)) {
+        Atomics.store(halves, half, wrap ? DESC_F_AVAIL : DESC_F_USED);
+        this.#descriptorLog.mark(index * DESCRIPTOR_BYTES, DESCRIPTOR_BYTES);
       }
-      this.#descriptorLog.mark(index * DESCRIPTOR_BYTES, DESCRIPTOR_BYTES);
-      this.#taken[id] = 0;
-      index += this.#batchDescriptors[i]!;
-      if (index >= this.size) {
-        index -= this.size;
+      index++;
+      if (index === this.size) {
+        index = 0;
         wrap = !wrap;
       }
     }
-    Atomics.store(halves, this.#usedIndex * DESCRIPTOR_HALVES + HALF_PACKED_FLAGS, firstFlags);
-    this.#descriptorLog.mark(this.#usedIndex * DESCRIPTOR_BYTES, DESCRIPTOR_BYTES);
+  }
+
+  #prepareInflight(usedIndex: number, usedWrap: boolean): void {
+    if (this.#inflight === undefined) return;
+    for (let i = 0; i < this.#batch.count; i++) this.#inflight.release(this.#batch.entries[i]!);
+    this.#inflight.setUsed(usedIndex, usedWrap);
   }
 
   /** After `publish` has moved on: does the driver wait for one of the last `descriptors` positions? */

@@ -138,8 +138,12 @@ export class PackedInflight {
 
   /** After all `release`: where the used position will be. */
   setUsed(usedIndex: number, usedWrap: boolean): void {
-    Atomics.store(this.#bytes, BYTE_PACKED_USED_WRAP, usedWrap ? 1 : 0);
-    Atomics.store(this.#halves, HALF_PACKED_USED_IDX, usedIndex);
+    this.#storePositions(
+      usedIndex,
+      usedWrap ? 1 : 0,
+      this.#halves[HALF_PACKED_OLD_USED_IDX]!,
+      this.#bytes[BYTE_PACKED_OLD_USED_WRAP]!,
+    );
   }
 
   /** The second half: the batch is visible to the driver. */
@@ -210,8 +214,7 @@ export class PackedInflight {
       if (published) this.#copyForward();
     }
     Atomics.store(halves, HALF_PACKED_FREE_HEAD, halves[HALF_PACKED_OLD_FREE_HEAD]!);
-    Atomics.store(bytes, BYTE_PACKED_USED_WRAP, bytes[BYTE_PACKED_OLD_USED_WRAP]!);
-    Atomics.store(halves, HALF_PACKED_USED_IDX, halves[HALF_PACKED_OLD_USED_IDX]!);
+    this.setUsed(halves[HALF_PACKED_OLD_USED_IDX]!, bytes[BYTE_PACKED_OLD_USED_WRAP] !== 0);
   }
 
   #clearFreeEntries(): void {
@@ -255,14 +258,23 @@ export class PackedInflight {
     };
   }
 
-  /** The old positions follow: the free list first, then index and wrap counter in one store, since they belong together. */
+  /** The old positions follow. */
   #copyForward(): void {
     const halves = this.#halves;
     Atomics.store(halves, HALF_PACKED_OLD_FREE_HEAD, halves[HALF_PACKED_FREE_HEAD]!);
-    const index = BigInt(halves[HALF_PACKED_USED_IDX]!);
-    const wrap = BigInt(this.#bytes[BYTE_PACKED_USED_WRAP]!);
-    const position = index | (index << 16n) | (wrap << 32n) | (wrap << 40n);
-    Atomics.store(this.#longs, LONG_PACKED_POSITIONS, position);
+    const index = halves[HALF_PACKED_USED_IDX]!;
+    const wrap = this.#bytes[BYTE_PACKED_USED_WRAP]!;
+    this.#storePositions(index, wrap, index, wrap);
+  }
+
+  /** An index and its wrap counter mean something together only, so all four change in one store. */
+  #storePositions(index: number, wrap: number, oldIndex: number, oldWrap: number): void {
+    const indices = BigInt(index) | (BigInt(oldIndex) << 16n);
+    Atomics.store(
+      this.#longs,
+      LONG_PACKED_POSITIONS,
+      indices | (BigInt(wrap) << 32n) | (BigInt(oldWrap) << 40n),
+    );
   }
 
   #checked(entry: number): number {

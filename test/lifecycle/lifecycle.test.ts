@@ -108,7 +108,7 @@ describe.each([false, true])("lifecycle over a pair, back-end request channel: %
       ...(withRequests ? ["SET_BACKEND_REQ_FD"] : []),
       "GET_CONFIG",
     ]);
-    expect(rig.session.handler.session.acked).toBe(virtioFeature.PROTOCOL_FEATURES);
+    expect(rig.session.handler.session.acked).toBe(virtioFeature.PROTOCOL_FEATURES | virtioFeature.VERSION_1);
 
     rig.frontend.activate(rig.memory, rig.interrupt, rig.queues());
     expect(rig.takeMessages()).toEqual(ACTIVATE);

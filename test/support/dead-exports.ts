@@ -4,7 +4,7 @@ const VALUE = /^export\s+(?:abstract\s+)?(?:async\s+)?(?:function\*?|class|const
 const TYPE = /^export\s+(?:interface|type)\s+([\w$]+)/gm;
 
 /**
- * Exports that nobody imports, as "file: name". What a public mod.ts passes on has users that we cannot see; a mod.ts
+ * Exports that nobody imports, as "file: name". A type may be exported for a signature of its own file. What a public mod.ts passes on has users that we cannot see; a mod.ts
  * that is not public must have a user of each value.
  *
  * @param sources The files to judge.
@@ -21,7 +21,7 @@ export function deadExports(
   const values = new Map(sources.map((file) => [file.path, namesIn(file, VALUE)]));
   const isValue = (path: string | undefined, name: string) => values.get(path ?? "")?.includes(name) ?? false;
   return sources.flatMap((file) => {
-    const own = [...namesIn(file, VALUE), ...namesIn(file, TYPE)];
+    const own = [...namesIn(file, VALUE), ...namesIn(file, TYPE).filter((name) => !isMentioned(file, name))];
     const passedOn = publicPaths.has(file.path)
       ? []
       : file.imports
@@ -59,6 +59,11 @@ function usedNames(users: readonly SourceFile[]): Map<string, Set<string>> {
     }
   }
   return used;
+}
+
+/** True for a name that its own file uses beyond the declaration. */
+function isMentioned({ code }: SourceFile, name: string): boolean {
+  return code.split(new RegExp(`\\b${name}\\b`)).length > 2;
 }
 
 function namesIn({ code }: SourceFile, pattern: RegExp): string[] {

@@ -31,11 +31,14 @@ function floorOf(path: string): string {
   return first === "src" && second !== path.split("/").at(-1) ? `src/${second}` : first;
 }
 
-/** The folder whose mod.ts is its public face: a floor, or a folder of devices/ or migrate/. */
+/** Floors that are made of folders of their own. */
+const SPLIT_FLOORS = ["devices", "migrate"];
+
+/** The folder whose mod.ts is its public face: a floor, or a folder of devices/ or migrate/; a file there stands alone. */
 function unitOf(path: string): string {
   const floor = floorOf(path);
-  const parts = path.split("/");
-  return ["devices", "migrate"].includes(floor) && parts.length > 2 ? `${parts[0]}/${parts[1]}` : floor;
+  const [first, second] = path.split("/");
+  return SPLIT_FLOORS.includes(floor) ? `${first}/${second}` : floor;
 }
 
 function faultOf(file: SourceFile, target: string): string | undefined {
@@ -49,12 +52,9 @@ function faultOf(file: SourceFile, target: string): string | undefined {
   if (unitOf(file.path) === unitOf(target)) {
     return target.endsWith("/mod.ts") ? "a folder imports its own files directly" : undefined;
   }
-  return target.endsWith("/mod.ts") || isShared(target) ? undefined : "from outside, only mod.ts is public";
-}
-
-/** Files that lie in devices/ or migrate/ itself belong to all folders of it. */
-function isShared(target: string): boolean {
-  return unitOf(target) === floorOf(target) && ["devices", "migrate"].includes(floorOf(target));
+  return target.endsWith("/mod.ts") || unitOf(target) === target
+    ? undefined
+    : "from outside, only mod.ts is public";
 }
 
 function targetsOf(file: SourceFile): (Import & { readonly target: string })[] {

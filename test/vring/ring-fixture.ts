@@ -83,7 +83,14 @@ export class RingFixture implements Disposable {
   }
 
   /** Writes an entry of a table at any address. */
-  setTableEntry(table: number, index: number, address: number, length: number, third: number, fourth = 0): void {
+  setTableEntry(
+    table: number,
+    index: number,
+    address: number,
+    length: number,
+    third: number,
+    fourth = 0,
+  ): void {
     this.#descriptor(table + index * 16, address, length, third, fourth);
   }
 

@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { StateError } from "../../src/errors.ts";
 import { DirtyLog, GuestMemory, PAGE_BYTES } from "../../src/memory/mod.ts";
 import { createMemfd, Mapping } from "../../src/sys/mod.ts";
-import { Chain, createDeviceRing, RingError } from "../../src/vring/mod.ts";
+import { Chain, createDeviceRing } from "../../src/vring/mod.ts";
 import { BUFFERS, describeChain, popAll, RingFixture } from "./ring-fixture.ts";
 
 const NEXT = 1;
@@ -40,7 +40,10 @@ describe("a chain", () => {
   test("copies to and from its pieces, at any offset", () => {
     using fixture = new RingFixture();
     using ring = fixture.device();
-    fixture.memory.write(BUFFERS, Uint8Array.from({ length: 100 }, (_, i) => i));
+    fixture.memory.write(
+      BUFFERS,
+      Uint8Array.from({ length: 100 }, (_, i) => i),
+    );
     fixture.setDescriptor(0, BUFFERS, 3, NEXT, 1);
     fixture.setDescriptor(1, BUFFERS + 50, 50, NEXT, 2);
     fixture.setDescriptor(2, BUFFERS + 0x1000, 2, NEXT | WRITE, 3);
@@ -53,7 +56,12 @@ describe("a chain", () => {
     expect([...out]).toEqual([1, 2, 50, 51]);
     expect(chain.copyFromReadable(51, out)).toBe(2);
     expect(chain.copyFromReadable(53, out)).toBe(0);
-    expect(chain.copyToWritable(1, Uint8Array.from({ length: 90 }, (_, i) => i + 1))).toBe(81);
+    expect(
+      chain.copyToWritable(
+        1,
+        Uint8Array.from({ length: 90 }, (_, i) => i + 1),
+      ),
+    ).toBe(81);
     const back = new Uint8Array(80);
     fixture.memory.read(BUFFERS + 0x1000, back.subarray(0, 2));
     expect([back[0], back[1]]).toEqual([0, 1]);
@@ -90,7 +98,12 @@ describe("a chain", () => {
       memory.addRegion(layout, createMemfd(`half ${index}`, 0x10000));
     }
     const layout = { descriptor: 0x1000, available: 0x2000, used: 0x3000, size: 4, base: 0 };
-    using ring = createDeviceRing(memory, memory, { ...layout, packed: false, eventIdx: false, indirect: true });
+    using ring = createDeviceRing(memory, memory, {
+      ...layout,
+      packed: false,
+      eventIdx: false,
+      indirect: true,
+    });
     const put = (at: number, ...halves: number[]) =>
       memory.write(at, new Uint8Array(Uint16Array.from(halves).buffer));
     // The table lies across the border too.
@@ -107,105 +120,6 @@ describe("a chain", () => {
       { address: 0x10000, length: 0x80, writable: true },
     ]);
     expect([chain.readableCount, chain.readableBytes, chain.writableBytes]).toEqual([2, 0x200, 0x100]);
-  });
-});
-
-describe("an invalid chain is refused before anything of it is believed", () => {
-  const cases: [string, (fixture: RingFixture) => void][] = [
-    ["has a loop", (f) => [0, 1].forEach((i) => f.setDescriptor(i, BUFFERS, 8, NEXT, 1 - i))],
-    ["is outside the ring", (f) => f.setDescriptor(0, BUFFERS, 8, NEXT, 8)],
-    ["has length 0", (f) => f.setDescriptor(0, BUFFERS, 0, 0)],
-    ["points outside guest memory", (f) => f.setDescriptor(0, 0x100000 - 8, 16, 0)],
-    ["points outside guest memory", (f) => f.setDescriptor(0, 2 ** 52, 16, 0)],
-    ["above 2^53", (f) => f.setDescriptor(0, 2n ** 64n - 1n, 16, 0)],
-    [
-      "readable descriptor follows",
-      (f) => {
-        f.setDescriptor(0, BUFFERS, 8, NEXT | WRITE, 1);
-        f.setDescriptor(1, BUFFERS, 8, 0);
-      },
-    ],
-    ["has a next one", (f) => f.setDescriptor(0, 0x9000, 16, INDIRECT | NEXT, 1)],
-    ["no multiple of 16", (f) => f.setDescriptor(0, 0x9000, 20, INDIRECT)],
-    ["no multiple of 16", (f) => f.setDescriptor(0, 0x9000, 0, INDIRECT)],
-    ["more than 1024", (f) => f.setDescriptor(0, 0x9000, 1025 * 16, INDIRECT)],
-    ["table lies outside", (f) => f.setDescriptor(0, 0x100000 - 16, 32, INDIRECT)],
-    [
-      "holds another one",
-      (f) => {
-        f.setDescriptor(0, 0x9000, 16, INDIRECT);
-        f.setTableEntry(0x9000, 0, 0x9000, 16, INDIRECT);
-      },
-    ],
-    [
-      "links outside its table",
-      (f) => {
-        f.setDescriptor(0, 0x9000, 16, INDIRECT);
-        f.setTableEntry(0x9000, 0, BUFFERS, 16, NEXT, 1);
-      },
-    ],
-    [
-      "table has a loop",
-      (f) => {
-        f.setDescriptor(0, 0x9000, 16, INDIRECT);
-        f.setTableEntry(0x9000, 0, BUFFERS, 16, NEXT, 0);
-      },
-    ],
-  ];
-  for (const [why, prepare] of cases) {
-    test(why, () => {
-      using fixture = new RingFixture({ indirect: true });
-      using ring = fixture.device();
-      prepare(fixture);
-      fixture.offer(0);
-      for (let again = 0; again < 2; again++) expect(() => ring.pop(new Chain())).toThrow(why);
-      expect(() => ring.pop(new Chain())).toThrow(RingError);
-      expect([ring.base, ring.inFlight]).toEqual([0, 0]);
-    });
-  }
-
-  test("an indirect descriptor that was not negotiated", () => {
-    using fixture = new RingFixture();
-    using ring = fixture.device();
-    fixture.setDescriptor(0, 0x9000, 16, INDIRECT);
-    fixture.offer(0);
-    expect(() => ring.pop(new Chain())).toThrow("not negotiated");
-  });
-
-  test("a chain of more than 2^32 bytes", () => {
-    using memory = new GuestMemory();
-    const sizeBytes = 6 * 2 ** 30;
-    memory.addRegion(
-      { guestAddress: 0, sizeBytes, userAddress: 0x7f0000000000, mmapOffset: 0 },
-      createMemfd("large", sizeBytes),
-    );
-    const layout = { descriptor: 0x1000, available: 0x2000, used: 0x3000, size: 4, base: 0 };
-    using ring = createDeviceRing(memory, memory, { ...layout, packed: false, eventIdx: false, indirect: false });
-    const put = (at: number, ...words: number[]) =>
-      memory.write(at, new Uint8Array(Uint32Array.from(words).buffer));
-    put(0x1000, 0, 0, 0xffffffff, NEXT | (1 << 16), 0, 0, 1, NEXT | (2 << 16), 0, 0, 1, 0);
-    put(0x2000, 1 << 16, 0);
-    expect(() => ring.pop(new Chain())).toThrow("longer than 2^32");
-    put(0x1010, 0, 0, 1, 0);
-    const chain = new Chain();
-    expect(ring.pop(chain)).toBe(true);
-    expect(chain.readableBytes).toBe(2 ** 32);
-  });
-
-  test("a head outside the ring, one offered twice, an index too far ahead", () => {
-    using fixture = new RingFixture();
-    using ring = fixture.device();
-    fixture.setDescriptor(3, BUFFERS, 8, 0);
-    fixture.offer(3, 3);
-    const chain = new Chain();
-    expect(ring.pop(chain)).toBe(true);
-    expect(() => ring.pop(new Chain())).toThrow("offered twice");
-    ring.complete(chain, 0);
-    expect(ring.pop(chain), "given back, it may come again").toBe(true);
-    fixture.offer(8);
-    expect(() => ring.pop(new Chain())).toThrow("outside the ring");
-    using other = fixture.device({ base: 60000 });
-    expect(() => other.pop(new Chain())).toThrow("ahead");
   });
 });
 
@@ -293,7 +207,12 @@ describe("position", () => {
       createMemfd("big ring", 0x200000),
     );
     const layout = { descriptor: 0, available: 0x80000, used: 0x100000, size: 32768, base: 0 };
-    using ring = createDeviceRing(memory, memory, { ...layout, packed: false, eventIdx: true, indirect: false });
+    using ring = createDeviceRing(memory, memory, {
+      ...layout,
+      packed: false,
+      eventIdx: true,
+      indirect: false,
+    });
     const table = new Uint32Array(32768 * 4);
     for (let i = 0; i < 32768; i++) table.set([0x1f0000, 0, 1, i === 32767 ? 0 : 1 | ((i + 1) << 16)], i * 4);
     memory.write(0, new Uint8Array(table.buffer));

@@ -1,0 +1,88 @@
+import { type Command, InvalidArgumentError } from "commander";
+import type { ConsoleSize } from "../../devices/console/mod.ts";
+import { action, addCommand } from "../command.ts";
+import type { RunBlkOptions } from "../device/run-blk.ts";
+import type { RunConsoleOptions } from "../device/run-console.ts";
+import { addRunOptions, wholeNumber } from "../device/run-options.ts";
+
+const EXIT_STATUS = {
+  0: "ended by SIGTERM, or by the front-end's hanging up with --once or --fd",
+  1: "the image or the socket cannot be used, or the front-end broke the protocol (--once, --fd)",
+  2: "the command line is wrong, or the socket's path is taken",
+  5: "the front-end stalled or died in the middle of a message (--once, --fd)",
+} as const;
+
+const SERVES = `Serves one front-end at a time, one after the other, until SIGTERM or Ctrl-C; a restarted back-end takes up the
+requests that a killed one left. When it is ready it says so on stderr, with --json as {"type":"ready"} on stdout.`;
+
+/** `vhu device run TYPE`: one command for each type of device. */
+export function registerDeviceRun(device: Command): void {
+  const run = device.command("run").description("serve a device to a VMM, as a vhost-user back-end");
+  registerBlk(run);
+  registerConsole(run);
+}
+
+function registerBlk(run: Command): void {
+  const command = addCommand(run, {
+    usage: "blk",
+    description: `serve a disk from a raw image file or a block device\n\n${SERVES}`,
+    examples: [
+      ["vhu device run blk --socket /run/disk.sock --image disk.raw", "listen there, for QEMU to connect:"],
+      [
+        "qemu-system-x86_64 … -chardev socket,id=c0,path=/run/disk.sock,reconnect-ms=200 -device vhost-user-blk-pci,chardev=c0",
+        "guest memory must be shared: -object memory-backend-memfd,…,share=on",
+      ],
+      [
+        "vhu device run blk --socket /run/cd.sock --image cd.iso --read-only --id CD-1",
+        "what the guest cannot write to",
+      ],
+    ],
+    exitStatus: EXIT_STATUS,
+  });
+  addRunOptions(command)
+    .option("--image <path>", "the disk: a raw image or a block device")
+    .option("--blk-file <path>", "the same")
+    .option("--read-only", "the guest cannot write")
+    .option("--id <serial>", "the disk's serial number, at most 20 bytes")
+    .option("--num-queues <count>", "request queues (default: 1)", wholeNumber(1))
+    .action(
+      action(async (context, options: RunBlkOptions) => {
+        const { runBlk } = await import("../device/run-blk.ts");
+        return runBlk(context, options);
+      }),
+    );
+}
+
+function registerConsole(run: Command): void {
+  const command = addCommand(run, {
+    usage: "console",
+    description: `serve a console with one port\n\n${SERVES} While nothing takes the guest's output, 64 KiB of it are kept; then
+the guest waits, so that nothing is lost.`,
+    examples: [
+      [
+        "vhu device run console --socket /run/con.sock --socket-end /run/con-host.sock",
+        "one client at a time",
+      ],
+      ["vhu device run console --socket /run/con.sock --file guest.log", "output only, appended to a file"],
+    ],
+    exitStatus: EXIT_STATUS,
+  });
+  addRunOptions(command)
+    .option("--socket-end <path>", "the host's end is a client of this UNIX socket")
+    .option("--file <path>", "the host's end is a file that the output is appended to")
+    .option("--stdio", "the host's end is standard input and output")
+    .option("--size <columns>x<rows>", "what the guest is told (default: 80x25)", consoleSize)
+    .action(
+      action(async (context, options: RunConsoleOptions) => {
+        const { runConsole } = await import("../device/run-console.ts");
+        return runConsole(context, options);
+      }),
+    );
+}
+
+function consoleSize(text: string): ConsoleSize {
+  const match = /^(\d{1,5})x(\d{1,5})$/.exec(text);
+  const [columns, rows] = [Number(match?.[1]), Number(match?.[2])];
+  if (columns <= 0xffff && rows <= 0xffff) return { columns, rows };
+  throw new InvalidArgumentError("Expected e.g. 80x25.");
+}

@@ -1,0 +1,103 @@
+import type { Command } from "commander";
+import { loadMachine, MachineProcess, OwnSnapshots, parseMachineConfig, requireMayStart } from "../../migrate/mod.ts";
+import type { SnapshotReader } from "../../migrate/snapshot/mod.ts";
+import { CompatibilityError } from "../../src/errors.ts";
+import { about } from "../about.ts";
+import { parseAddressOf } from "../address.ts";
+import { action, addCommand, type CommandContext } from "../command.ts";
+import { openSnapshot } from "../open-snapshot.ts";
+import { formatBytes, formatDuration } from "../output/format.ts";
+import { vhuCommand } from "../vhu-command.ts";
+import { openDriver } from "./migrate-save.ts";
+
+interface LoadOptions {
+  readonly trust?: boolean;
+  readonly paused?: boolean;
+  readonly socket?: string;
+  readonly type?: string;
+}
+
+export function registerMigrateLoad(parent: Command): void {
+  addCommand(parent, {
+    usage: "load <file> [target]",
+    description: `load a snapshot: the machine goes on where it was saved
+
+Without TARGET a new machine process is started, in a session of its own, with a log beside its control socket. That is done
+only for a snapshot that you wrote on this host, or with --trust: a snapshot names files and sockets that the machine uses.
+TARGET is machine:PATH (a machine that waits: vhu machine run --incoming) or unix:PATH (a back-end that takes the state of
+the snapshot's only device). FILE may be "-" for stdin. Nothing runs before every byte was checked; a load that fails leaves
+nothing behind.`,
+    examples: [
+      ["vhu migrate load web.vhu", "bring the machine back, running"],
+      ["vhu migrate load web.vhu machine:/run/new.sock", "into a machine that waits"],
+      ["vhu migrate load fs.vhu unix:/run/virtiofsd.sock", "give one back-end its state"],
+    ],
+    exitStatus: {
+      3: "the file is no snapshot, or is damaged; nothing was started",
+      4: "it does not fit here, or is not trusted",
+      5: "a back-end is not there, refused its state or died",
+    },
+  })
+    .option("--trust", "start programs for a snapshot from somewhere else")
+    .option("--paused", "leave the machine prepared, not running")
+    .option("--socket <path>", "control socket of the new machine, instead of the saved one")
+    .option("--type <type>", "what kind of device a unix: back-end is")
+    .action(
+      action((context, file: string, target: string | undefined, options: LoadOptions) =>
+        load(context, file, target, options),
+      ),
+    );
+}
+
+async function load(context: CommandContext, file: string, target: string | undefined, options: LoadOptions): Promise<undefined> {
+  const startMs = performance.now();
+  using reader = about(file, () => openSnapshot(file));
+  if (target === undefined) await loadIntoNewMachine(context, reader, options, startMs);
+  else await loadInto(context, reader, target, options, startMs);
+  return undefined;
+}
+
+async function loadInto(context: CommandContext, reader: SnapshotReader, targetText: string, options: LoadOptions, startMs: number) {
+  const target = parseAddressOf(targetText, "target", ["machine", "unix"]);
+  using driver = openDriver(target, options.type);
+  await loadMachine(driver, reader, moveOptions(context, options));
+  report(context, reader, { target: targetText }, startMs);
+}
+
+async function loadIntoNewMachine(context: CommandContext, reader: SnapshotReader, options: LoadOptions, startMs: number) {
+  const { machine } = reader.manifest;
+  if (machine === undefined) {
+    throw new CompatibilityError("the snapshot holds one back-end's device state and no machine: give unix:PATH as the target");
+  }
+  requireMayStart(reader.root, { own: new OwnSnapshots(), trust: options.trust ?? false });
+  const socket = options.socket ?? parseMachineConfig(machine, "manifest").socket;
+  using process = MachineProcess.start(vhuCommand, ["--incoming", "--socket", socket], socket);
+  using driver = await process.connect(context.signal);
+  await loadMachine(driver, reader, moveOptions(context, options));
+  process.release();
+  report(context, reader, { target: `machine:${socket}`, pid: process.pid, log: process.logPath }, startMs);
+}
+
+function moveOptions({ output, signal }: CommandContext, { paused }: LoadOptions) {
+  const progress = output.progress("load");
+  return {
+    signal,
+    paused,
+    onProgress: ({ done, total }: { done: number; total: number }) => progress.update({ doneBytes: done, totalBytes: total }),
+  };
+}
+
+function report(
+  { output }: CommandContext,
+  { root, manifest }: SnapshotReader,
+  loaded: { readonly target: string; readonly pid?: number; readonly log?: string },
+  startMs: number,
+): void {
+  const milliseconds = performance.now() - startMs;
+  const memoryBytes = manifest.memory.totalBytes;
+  output.summary({ ...loaded, root, memoryBytes, devices: manifest.devices.length, milliseconds }, () => [
+    `loaded into ${loaded.target} in ${formatDuration(milliseconds)}`,
+    ...(memoryBytes > 0 ? [`  memory ${formatBytes(memoryBytes)}, ${manifest.devices.length} devices`] : []),
+    ...(loaded.pid === undefined ? [] : [`  process ${loaded.pid}, log ${loaded.log}`]),
+  ]);
+}

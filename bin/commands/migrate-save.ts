@@ -1,0 +1,96 @@
+import type { Command } from "commander";
+import { BackendDriver, MachineDriver, OwnSnapshots, type SaveResult, saveMachine, type VmDriver } from "../../migrate/mod.ts";
+import { version } from "../../package.json" with { type: "json" };
+import { UsageError } from "../../src/errors.ts";
+import { type Address, parseAddressOf } from "../address.ts";
+import { action, addCommand, type CommandContext } from "../command.ts";
+import { formatBytes, formatDuration } from "../output/format.ts";
+
+interface SaveOptions {
+  readonly stop?: boolean;
+  readonly type?: string;
+  readonly label?: readonly string[];
+}
+
+const STDOUT = 1;
+
+export function registerMigrateSave(parent: Command): void {
+  addCommand(parent, {
+    usage: "save <source> <file>",
+    description: `save a machine, or one back-end's device state, into a snapshot
+
+SOURCE is machine:PATH (a native machine's control socket) or unix:PATH (a vhost-user back-end; the connection is a session
+of its own, and a back-end that serves one front-end only ends with it). FILE may be "-" for stdout. The machine stands still
+while it is saved and then goes on, whatever happens to vhu meanwhile. FILE appears when it is whole and on disk; until then
+what was there stays.`,
+    examples: [
+      ["vhu migrate save machine:/run/web.sock web.vhu", "save a machine, which goes on afterwards"],
+      ["vhu migrate save --stop machine:/run/web.sock web.vhu", "save it and end it"],
+      ["vhu migrate save machine:/run/web.sock - | ssh host vhu migrate load --trust -", "through a pipe"],
+      ["vhu migrate save --type fs unix:/run/virtiofsd.sock fs.vhu", "the state of one back-end"],
+    ],
+    exitStatus: {
+      4: "it cannot be saved: the message names each reason",
+      5: "the machine or a back-end is not there, stalled or died",
+    },
+  })
+    .option("--stop", "end the machine once the snapshot is whole")
+    .option("--type <type>", "what kind of device a unix: back-end is, e.g. fs; the protocol does not tell")
+    .option("--label <key=value>", "a label for the snapshot's header; may be repeated", collect)
+    .action(action((context, source: string, file: string, options: SaveOptions) => save(context, source, file, options)));
+}
+
+async function save(context: CommandContext, sourceText: string, fileText: string, options: SaveOptions): Promise<undefined> {
+  const source = parseAddressOf(sourceText, "source", ["machine", "unix"]);
+  const target = parseAddressOf(fileText, "snapshot", ["file", "stdio"]);
+  const { output, signal } = context;
+  const labels = parseLabels(options.label ?? []);
+  if (target.kind === "stdio") output.reserveStdout();
+  const startMs = performance.now();
+  using driver = openDriver(source, options.type);
+  using progress = output.progress("save");
+  const own = new OwnSnapshots();
+  const result = await saveMachine(driver, target.kind === "file" ? target.path : STDOUT, {
+    writer: { name: "vhu", version },
+    stop: options.stop,
+    labels,
+    own,
+    signal,
+    onProgress: ({ done, total }) => progress.update({ doneBytes: done, totalBytes: total }),
+  });
+  report(context, fileText, result, performance.now() - startMs);
+  return undefined;
+}
+
+/** The machine or back-end behind an address. */
+export function openDriver(address: Extract<Address, { kind: "machine" | "unix" }>, type?: string): VmDriver {
+  if (address.kind === "unix") return new BackendDriver(address.path, type);
+  if (type !== undefined) throw new UsageError("--type is for unix: addresses; a machine knows its devices");
+  return new MachineDriver(address.path);
+}
+
+function report({ output }: CommandContext, file: string, result: SaveResult, milliseconds: number): void {
+  const { root, sizeBytes, stats, manifest } = result;
+  const devices = manifest.devices.map(({ name, type, stateBytes }) => ({ name, type, stateBytes }));
+  const { totalBytes } = manifest.memory;
+  output.summary({ file, root, sizeBytes, memoryBytes: totalBytes, stats, devices, milliseconds }, () => [
+    `saved to ${file}: ${formatBytes(sizeBytes)} in ${formatDuration(milliseconds)}`,
+    ...(totalBytes > 0 ? [`  memory ${formatBytes(totalBytes)}`] : []),
+    ...devices.map((device) => `  ${device.name}: ${formatBytes(device.stateBytes)} of device state`),
+    `  root ${root}`,
+  ]);
+}
+
+function collect(value: string, previous: readonly string[] = []): readonly string[] {
+  return [...previous, value];
+}
+
+function parseLabels(texts: readonly string[]): Record<string, string> {
+  return Object.fromEntries(
+    texts.map((text) => {
+      const at = text.indexOf("=");
+      if (at < 1) throw new UsageError(`a label is KEY=VALUE, not "${text}"`);
+      return [text.slice(0, at), text.slice(at + 1)];
+    }),
+  );
+}

@@ -1,0 +1,32 @@
+import { BlkDevice, DiskImage } from "../../devices/blk/mod.ts";
+import { UsageError } from "../../src/errors.ts";
+import { EventLoop } from "../../src/sys/mod.ts";
+import type { CommandContext } from "../command.ts";
+import { toJson } from "../output/json.ts";
+import type { RunOptions } from "./run-options.ts";
+import { loggerOf, placeOf, serveDevice } from "./serve-device.ts";
+
+export interface RunBlkOptions extends RunOptions {
+  readonly image?: string;
+  readonly blkFile?: string;
+  readonly readOnly?: boolean;
+  readonly id?: string;
+  readonly numQueues?: number;
+}
+
+/** `vhu device run blk`. Returns the exit status. */
+export async function runBlk(context: CommandContext, options: RunBlkOptions): Promise<number> {
+  if (options.printCapabilities) {
+    // The names of docs/interop/vhost-user.json: "blk-file" says that --blk-file is understood.
+    context.output.line(toJson({ type: "block", features: ["blk-file", "read-only"] }));
+    return 0;
+  }
+  const path = options.image ?? options.blkFile;
+  if (path === undefined) throw new UsageError("give the disk's image with --image FILE");
+  placeOf(options);
+  const { readOnly = false, id, numQueues } = options;
+  using loop = new EventLoop();
+  using image = DiskImage.open(path, { readOnly });
+  const device = new BlkDevice(image, { id, numQueues, logger: loggerOf(context, options) });
+  return await serveDevice(context, device, loop, options);
+}

@@ -1,0 +1,49 @@
+import { type Command, InvalidArgumentError, Option } from "commander";
+import type { LogLevel } from "../output/stderr-logger.ts";
+
+/** The options that every `vhu device run TYPE` has. */
+export interface RunOptions {
+  readonly socket?: string;
+  readonly socketPath?: string;
+  readonly fd?: number;
+  readonly once?: boolean;
+  readonly printCapabilities?: boolean;
+  readonly untrustedPeer?: boolean;
+  readonly stateIdleTimeoutMs?: number;
+  readonly logLevel: LogLevel;
+  readonly logFormat: "text" | "json";
+}
+
+/** Where the front-end is: one of these is asked for. */
+export function addRunOptions(command: Command): Command {
+  return command
+    .option("--socket <path>", "listen for front-ends at this UNIX socket")
+    .option("--socket-path <path>", "the same")
+    .option(
+      "--fd <number>",
+      "serve the connected socket that the parent process passes as this fd",
+      wholeNumber(0),
+    )
+    .option("--once", "end when the first front-end has gone")
+    .option("--print-capabilities", "print what this back-end can do, as JSON, and end")
+    .option("--untrusted-peer", "refuse guest memory that the front-end could still shrink")
+    .option(
+      "--state-idle-timeout-ms <ms>",
+      "give up a state transfer that stands still for so long (default: 30000)",
+      wholeNumber(1),
+    )
+    .addOption(
+      new Option("--log-level <level>", "what to log")
+        .choices(["debug", "info", "warn", "error"])
+        .default("info"),
+    );
+}
+
+/** An option's parser for whole numbers of at least `least`. */
+export function wholeNumber(least: number): (text: string) => number {
+  return (text) => {
+    const number = Number(text);
+    if (/^\d+$/.test(text) && Number.isSafeInteger(number) && number >= least) return number;
+    throw new InvalidArgumentError(`Expected a whole number of at least ${least}.`);
+  };
+}

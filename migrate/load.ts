@@ -1,0 +1,28 @@
+import type { MoveOptions, VmDriver } from "./driver.ts";
+import type { SnapshotReader } from "./snapshot/mod.ts";
+
+export interface LoadOptions extends MoveOptions {
+  /** Leave the machine suspended, as prepared. */
+  readonly paused?: boolean | undefined;
+}
+
+/** Loads a snapshot through a driver. A load that fails leaves nothing behind: what was built is discarded. */
+export async function loadMachine(driver: VmDriver, reader: SnapshotReader, options: LoadOptions = {}): Promise<void> {
+  try {
+    await driver.prepareLoad(reader, options);
+    options.signal?.throwIfAborted();
+    if (!options.paused) await driver.resume();
+  } catch (error) {
+    await discardQuietly(driver);
+    throw error;
+  }
+}
+
+/** The error that made the load fail is the one to tell; that the peer is gone as well adds nothing. */
+async function discardQuietly(driver: VmDriver): Promise<void> {
+  try {
+    await driver.discard();
+  } catch {
+    return;
+  }
+}

@@ -1,0 +1,74 @@
+import { z } from "zod";
+
+/** What a machine's control socket understands. Fds that travel with a message are named in the comments. */
+export const controlRequest = z.discriminatedUnion("command", [
+  z.strictObject({ command: z.literal("status") }),
+  /** `hold: "connection"`: the machine resumes by itself when the connection ends. */
+  z.strictObject({ command: z.literal("suspend"), hold: z.enum(["connection", "until-resumed"]) }),
+  z.strictObject({ command: z.literal("resume") }),
+  z.strictObject({ command: z.literal("stop") }),
+  z.strictObject({ command: z.literal("verify") }),
+  /** Answer: the description of a suspended machine. Fds: memory, machine state. */
+  z.strictObject({ command: z.literal("export") }),
+  /** Fd: the pipe. Answer's fd, if any: the back-end's own, to be used instead. */
+  z.strictObject({ command: z.literal("state-begin"), device: z.string(), direction: z.enum(["save", "load"]) }),
+  z.strictObject({ command: z.literal("state-check"), device: z.string() }),
+  /** Only an incoming machine. Fds: memory, machine state. */
+  z.strictObject({ command: z.literal("build"), config: z.unknown() }),
+  z.strictObject({ command: z.literal("start") }),
+]);
+
+export type ControlRequest = z.infer<typeof controlRequest>;
+
+const counters = z.record(z.string(), z.number());
+const device = z.object({
+  name: z.string(),
+  type: z.string(),
+  pid: z.number(),
+  spawned: z.boolean(),
+  lost: z.boolean(),
+});
+
+export const machineStatus = z.object({
+  name: z.string(),
+  pid: z.number(),
+  runState: z.enum(["incoming", "prepared", "running", "suspended"]),
+  memoryBytes: z.number(),
+  devices: z.array(device),
+  workloads: z.array(z.object({ kind: z.string(), counters })),
+});
+export type MachineStatus = z.infer<typeof machineStatus>;
+
+export const verifyReport = z.object({
+  checked: z.number(),
+  lost: z.number(),
+  torn: z.number(),
+  repeated: z.number(),
+  failures: z.array(z.string()),
+});
+
+export const exportedDevice = z.object({
+  name: z.string(),
+  type: z.string(),
+  socket: z.string().optional(),
+  executable: z.string().optional(),
+  features: z.string(),
+  protocolFeatures: z.string(),
+  queues: z.array(z.object({ index: z.number(), size: z.number(), base: z.number() })),
+  config: z.string(),
+  canMoveState: z.boolean(),
+});
+
+export const exportedMachine = z.object({
+  config: z.record(z.string(), z.unknown()),
+  memoryBytes: z.number(),
+  machineStateBytes: z.number(),
+  devices: z.array(exportedDevice),
+});
+export type ExportedMachine = z.infer<typeof exportedMachine>;
+
+/** Every answer: a result, or what went wrong with the exit status that it stands for. */
+export const controlAnswer = z.union([
+  z.object({ ok: z.literal(true), result: z.unknown() }),
+  z.object({ ok: z.literal(false), error: z.object({ code: z.string(), message: z.string(), exitStatus: z.number() }) }),
+]);

@@ -1,0 +1,168 @@
+import { SyscallError, UsageError, VhuError } from "../../src/errors.ts";
+import { DEFAULT_TRANSFER_IDLE_TIMEOUT_MS } from "../../src/limits.ts";
+import { type Logger, silentLogger } from "../../src/logger.ts";
+import { createMemfd, disposeAll, type EventLoop, type Fd, Mapping, POLL, sizeOf, UnixListener, type UnixSocket } from "../../src/sys/mod.ts";
+import { ControlConnection } from "./control-connection.ts";
+import { type ControlRequest, controlRequest } from "./control-protocol.ts";
+import type { MachineHost } from "./machine-host.ts";
+
+interface Answer {
+  readonly result?: unknown;
+  /** Closed once they were sent. */
+  readonly fds?: readonly Fd[];
+}
+
+/** One client of the control socket. */
+class Session implements Disposable {
+  /** This connection suspended the machine and asked for it to go on when the connection ends. */
+  holds = false;
+  readonly connection: ControlConnection;
+
+  constructor(socket: UnixSocket) {
+    this.connection = new ControlConnection(socket);
+  }
+
+  [Symbol.dispose](): void {
+    this.connection[Symbol.dispose]();
+  }
+}
+
+/** Serves a machine's control socket on the machine's own loop. */
+export class ControlServer implements Disposable {
+  readonly #listener: UnixListener;
+  readonly #sessions = new Set<Session>();
+
+  constructor(
+    path: string,
+    readonly host: MachineHost,
+    readonly loop: EventLoop,
+    readonly logger: Logger = silentLogger,
+  ) {
+    this.#listener = UnixListener.listen(path);
+    loop.watch(this.#listener.fd, POLL.IN, () => this.#accept());
+  }
+
+  [Symbol.dispose](): void {
+    this.loop.unwatch(this.#listener.fd);
+    for (const session of [...this.#sessions]) this.#close(session);
+    this.#listener[Symbol.dispose]();
+  }
+
+  #accept(): void {
+    const session = new Session(this.#listener.accept());
+    this.#sessions.add(session);
+    this.loop.watch(session.connection.socket.fd, POLL.IN, () => this.#onReadable(session));
+  }
+
+  #onReadable(session: Session): void {
+    try {
+      const message = session.connection.receive();
+      if (message === undefined) return this.#end(session);
+      this.#serve(session, message.body, message.fds);
+    } catch (error) {
+      if (!(error instanceof VhuError)) throw error;
+      this.logger.warn(`control connection closed: ${error.message}`);
+      this.#end(session);
+    }
+  }
+
+  #serve(session: Session, body: unknown, fds: Fd[]): void {
+    let answer: Answer = {};
+    try {
+      const request = controlRequest.safeParse(body);
+      if (!request.success) throw new UsageError(`not a control request: ${request.error.issues[0]?.message}`);
+      answer = this.#handle(session, request.data, fds) ?? {};
+      session.connection.send({ ok: true, result: answer.result ?? {} }, answer.fds);
+    } catch (error) {
+      if (!(error instanceof VhuError)) throw error;
+      const { code, message, exitStatus } = error;
+      session.connection.send({ ok: false, error: { code, message, exitStatus } });
+    } finally {
+      disposeAll(answer.fds ?? []);
+      disposeAll(fds);
+    }
+  }
+
+  #handle(session: Session, request: ControlRequest, fds: Fd[]): Answer | undefined {
+    const { host } = this;
+    switch (request.command) {
+      case "status":
+        return { result: host.status() };
+      case "suspend":
+        host.machine.suspend();
+        session.holds = request.hold === "connection";
+        return undefined;
+      case "resume":
+        host.machine.resume();
+        session.holds = false;
+        return undefined;
+      case "stop":
+        host.stop();
+        return undefined;
+      case "verify":
+        return { result: host.machine.verify() };
+      case "export": {
+        const { description, machineState } = host.export();
+        return { result: description, fds: [host.machine.memory.fd.duplicate(), memfdOf(machineState)] };
+      }
+      case "state-begin": {
+        // Our copy must go: the end of the stream is seen only when every copy of the writing end is closed.
+        using theirs = take(fds);
+        const own = host.machine.device(request.device).frontend.client.setDeviceStateFd(request.direction, theirs);
+        return { result: { ownFd: own !== undefined }, fds: own === undefined ? [] : [own] };
+      }
+      case "state-check":
+        host.machine.device(request.device).frontend.client.checkDeviceStateInLine(DEFAULT_TRANSFER_IDLE_TIMEOUT_MS);
+        return undefined;
+      case "build":
+        host.build(request.config, take(fds), bytesOf(take(fds)));
+        return undefined;
+      case "start":
+        host.machine.start();
+        return undefined;
+    }
+  }
+
+  /** The client is gone. What it held suspended goes on: a save that dies leaves the machine running. */
+  #end(session: Session): void {
+    this.#close(session);
+    if (!session.holds || this.host.runState !== "suspended") return;
+    this.logger.warn("the connection that held the machine suspended has ended; the machine goes on");
+    this.host.machine.resume();
+  }
+
+  #close(session: Session): void {
+    this.loop.unwatch(session.connection.socket.fd);
+    session[Symbol.dispose]();
+    this.#sessions.delete(session);
+  }
+}
+
+function take(fds: Fd[]): Fd {
+  const fd = fds.shift();
+  if (fd === undefined) throw new UsageError("the control request came without the file descriptor it needs");
+  return fd;
+}
+
+function memfdOf(bytes: Uint8Array): Fd {
+  const fd = createMemfd("machine state", Math.max(bytes.length, 1));
+  using mapping = Mapping.ofFd(fd, { sizeBytes: Math.max(bytes.length, 1) });
+  new Uint8Array(mapping.window(0, mapping.sizeBytes)).set(bytes);
+  return fd;
+}
+
+/** 64 MiB, as in a snapshot's machineState record. */
+const MAX_STATE_BYTES = 64 << 20;
+
+function bytesOf(fd: Fd): Uint8Array {
+  using owned = fd;
+  const sizeBytes = sizeOf(owned);
+  if (sizeBytes > MAX_STATE_BYTES) throw new UsageError(`a machine state of ${sizeBytes} bytes is over the limit`);
+  try {
+    using mapping = Mapping.ofFd(owned, { sizeBytes, readOnly: true });
+    return new Uint8Array(mapping.window(0, sizeBytes)).slice();
+  } catch (error) {
+    if (error instanceof SyscallError) throw new UsageError(`the machine state cannot be mapped: ${error.message}`);
+    throw error;
+  }
+}

@@ -1,0 +1,55 @@
+import { PeerError } from "../../src/errors.ts";
+import { connectUnix, UnixSocket } from "../../src/sys/mod.ts";
+import type { DeviceConfig } from "./config.ts";
+
+/** Which program serves a device: local policy, never what a file says. */
+export interface DevicePrograms {
+  /** The command that is `vhu`, e.g. [bun, ".../bin/vhu.ts"]. */
+  readonly vhu: readonly string[];
+}
+
+/** A back-end that serves one device of the machine: one that the machine started, or one that was there. */
+export interface DeviceBackend {
+  readonly socket: UnixSocket;
+  readonly pid: number;
+  /** Undefined where the machine did not start it. */
+  readonly process: Bun.Subprocess | undefined;
+}
+
+/** Starts or connects to the back-end of a device. @throws PeerError when it is not there */
+export function openBackend(config: DeviceConfig, programs: DevicePrograms): DeviceBackend {
+  if (config.socket !== undefined) {
+    const socket = connectUnix(config.socket);
+    return { socket, pid: socket.peerCredentials().pid, process: undefined };
+  }
+  // The child gets its end of a socket pair as fd 3: no name in the file system, and its death is seen at once.
+  const [ours, theirs] = UnixSocket.pair();
+  using _theirs = theirs;
+  try {
+    const child = Bun.spawn([...programs.vhu, "device", "run", ...deviceArguments(config), "--fd", "3", "--once"], {
+      stdio: ["ignore", "ignore", "inherit", theirs.fd.number],
+    });
+    return { socket: ours, pid: child.pid, process: child };
+  } catch (cause) {
+    ours[Symbol.dispose]();
+    throw new PeerError(`cannot start the back-end of ${config.name}: ${(cause as Error).message}`, { cause });
+  }
+}
+
+/** The command line is built anew from the parsed description: nothing in a file is passed on as it stands. */
+function deviceArguments(config: DeviceConfig): string[] {
+  switch (config.type) {
+    case "blk":
+      return [
+        "blk",
+        "--image",
+        config.image!,
+        ...(config.readonly ? ["--read-only"] : []),
+        ...(config.serial === undefined ? [] : ["--id", config.serial]),
+      ];
+    case "console":
+      return ["console", "--file", config.file!];
+    case "fs":
+      throw new PeerError(`a ${config.type} device has no back-end of vhu's own; give "socket"`);
+  }
+}

@@ -1,0 +1,108 @@
+import { readlinkSync } from "node:fs";
+import { baseFeatures, deviceTypes, Interrupt, VhostUserFrontend } from "../../src/frontend/mod.ts";
+import { type EventLoop, POLL } from "../../src/sys/mod.ts";
+import { virtioFeature } from "../../src/wire/mod.ts";
+import type { DeviceConfig } from "./config.ts";
+import { type DeviceBackend, type DevicePrograms, openBackend } from "./device-process.ts";
+import type { MachineMemory } from "./machine-memory.ts";
+import { MachineQueue, type QueueState } from "./machine-queue.ts";
+
+/** What a restored device goes on from. */
+export interface DeviceRestoreState {
+  readonly features: bigint;
+  readonly queues: readonly QueueState[];
+}
+
+/** Queues that the machine's driver uses, by device type. */
+const QUEUES_USED = { blk: 1, console: 2, fs: 2 } as const;
+/** Device feature bits that the machine's driver understands: blk SEG_MAX, BLK_SIZE, FLUSH. */
+const DRIVER_FEATURES = { blk: (1n << 2n) | (1n << 6n) | (1n << 9n), console: 0n, fs: 0n } as const;
+
+/** One device of a native machine: its back-end, its queues, and the interrupts that tell the workload. */
+export class MachineDevice implements Disposable {
+  readonly interrupt = new Interrupt();
+  readonly frontend: VhostUserFrontend;
+  readonly backend: DeviceBackend;
+  readonly queues: readonly MachineQueue[];
+  readonly executable: string | undefined;
+  isLost = false;
+  /** Called when a queue's interrupt came. */
+  onInterrupt: () => void = () => {};
+
+  constructor(
+    readonly config: DeviceConfig,
+    readonly memory: MachineMemory,
+    readonly loop: EventLoop,
+    programs: DevicePrograms,
+    onLost: (device: MachineDevice) => void,
+    restored?: DeviceRestoreState,
+  ) {
+    this.backend = openBackend(config, programs);
+    this.executable = executableOf(this.backend.pid);
+    this.frontend = new VhostUserFrontend(this.backend.socket, loop, {
+      type: deviceTypes[config.type],
+      baseFeatures: baseFeatures & ~virtioFeature.RING_INDIRECT_DESC,
+      ...(config.type === "fs" ? { localConfig: fsConfig(config.tag) } : {}),
+      onDisconnect: () => {
+        this.isLost = true;
+        onLost(this);
+      },
+    });
+    this.features = restored?.features ?? this.frontend.features & (DRIVER_FEATURES[config.type] | baseFeatures);
+    const eventIdx = (this.features & virtioFeature.RING_EVENT_IDX) !== 0n;
+    this.queues = Array.from(
+      { length: QUEUES_USED[config.type] },
+      (_, index) => new MachineQueue(index, config["queue-size"], memory, { eventIdx }, restored?.queues[index]),
+    );
+    for (const { index } of this.queues) loop.watch(this.interrupt.callFor(index), POLL.IN, () => this.#onCall(index));
+  }
+
+  /** What the driver acknowledged; bit 30 is the front-end's own. */
+  readonly features: bigint;
+
+  /** Starts the queues where they stand. */
+  start(): void {
+    this.frontend.ackFeatures(this.features);
+    this.frontend.activate(this.memory.regions, this.interrupt, this.queues.map((queue) => queue.setup));
+  }
+
+  /** Stops the queues; the back-end is suspended then, and every queue knows its base. */
+  sleep(): void {
+    const bases = this.frontend.sleep();
+    for (const queue of this.queues) queue.base = bases.get(queue.index) ?? queue.base;
+  }
+
+  wake(): void {
+    this.frontend.wake(this.memory.regions, this.interrupt, this.queues.map((queue) => queue.setup));
+  }
+
+  [Symbol.dispose](): void {
+    for (const { index } of this.queues) this.loop.unwatch(this.interrupt.callFor(index));
+    this.frontend[Symbol.dispose]();
+    for (const queue of this.queues) queue[Symbol.dispose]();
+    this.interrupt[Symbol.dispose]();
+    this.backend.process?.kill("SIGTERM");
+  }
+
+  #onCall(index: number): void {
+    this.interrupt.take(index);
+    this.onInterrupt();
+  }
+}
+
+function executableOf(pid: number): string | undefined {
+  try {
+    return readlinkSync(`/proc/${pid}/exe`);
+  } catch {
+    // Another user's process, or one that is gone: the snapshot then says "unknown".
+    return undefined;
+  }
+}
+
+/** struct virtio_fs_config: 36 bytes of tag, u32 number of request queues. */
+function fsConfig(tag: string): Uint8Array {
+  const config = new Uint8Array(40);
+  config.set(new TextEncoder().encode(tag).subarray(0, 36));
+  new DataView(config.buffer).setUint32(36, 1, true);
+  return config;
+}

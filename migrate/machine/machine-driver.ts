@@ -1,0 +1,163 @@
+import { CompatibilityError, PeerError, StateError } from "../../src/errors.ts";
+import { readStateStream, writeStateStream } from "../../src/frontend/mod.ts";
+import { DEFAULT_TRANSFER_IDLE_TIMEOUT_MS } from "../../src/limits.ts";
+import { sniffState } from "../../src/state/mod.ts";
+import { createMemfd, createPipe, type Fd, disposeAll, Mapping } from "../../src/sys/mod.ts";
+import type { MoveOptions, PreflightCheck, VmDescription, VmDriver, VmSink, VmSource } from "../driver.ts";
+import { loadMemory, saveMemory } from "../ram/mod.ts";
+import type { SnapshotDevice, SnapshotManifest } from "../snapshot/mod.ts";
+import { ControlClient } from "./control-client.ts";
+import { type ExportedMachine, exportedMachine, type MachineStatus, machineStatus } from "./control-protocol.ts";
+
+/** The one region of a native machine's memory. */
+const REGION_ID = 0;
+
+/** A native machine, through its control socket. */
+export class MachineDriver implements VmDriver {
+  readonly #client: ControlClient;
+  #wasRunning = false;
+
+  constructor(readonly socketPath: string) {
+    this.#client = ControlClient.connect(socketPath);
+  }
+
+  async status(): Promise<MachineStatus> {
+    const { result } = await this.#client.request({ command: "status" });
+    return machineStatus.parse(result);
+  }
+
+  async describe(): Promise<VmDescription> {
+    const { name, runState, memoryBytes, devices } = await this.status();
+    return { name, runState: runState === "running" ? "running" : "suspended", memoryBytes, devices };
+  }
+
+  async preflight(): Promise<readonly PreflightCheck[]> {
+    const status = await this.status();
+    const isLoaded = status.runState === "running" || status.runState === "suspended";
+    return [
+      { name: "machine", ok: isLoaded, detail: isLoaded ? `${status.name} is ${status.runState}` : "no machine is in it yet" },
+      ...status.devices.map(({ name, lost, pid }) => ({
+        name: `device ${name}`,
+        ok: !lost,
+        detail: lost ? "its back-end is gone; start the machine anew" : `back-end process ${pid}`,
+      })),
+    ];
+  }
+
+  async save(sink: VmSink, options: MoveOptions = {}): Promise<SnapshotManifest> {
+    const { signal } = options;
+    this.#wasRunning = (await this.status()).runState === "running";
+    // The machine resumes by itself when this connection ends: whenever vhu dies, the source goes on.
+    if (this.#wasRunning) await this.#client.request({ command: "suspend", hold: "connection" }, { signal });
+    const { result, fds } = await this.#client.request({ command: "export" }, { signal });
+    using stack = new DisposableStack();
+    stack.defer(() => disposeAll(fds));
+    const exported = exportedMachine.parse(result);
+    const [memory, state] = fds;
+    if (memory === undefined || state === undefined) throw new PeerError("the machine gave no memory");
+    sink.writeMemoryMap([{ id: REGION_ID, guestAddress: 0, sizeBytes: exported.memoryBytes, name: "ram" }]);
+    await saveMemory(sink, REGION_ID, memory, exported.memoryBytes, options);
+    sink.writeMachineState(contentOf(state, exported.machineStateBytes));
+    const devices: SnapshotDevice[] = [];
+    for (const [id, device] of exported.devices.entries()) devices.push(await this.#saveDevice(sink, id, device, options));
+    const manifest: SnapshotManifest = { machine: exported.config, devices, memory: { totalBytes: exported.memoryBytes } };
+    sink.writeManifest(manifest);
+    return manifest;
+  }
+
+  async prepareLoad(source: VmSource, options: MoveOptions = {}): Promise<void> {
+    const { manifest } = source;
+    const state = source.machineState();
+    const [region] = source.memoryMap;
+    if (manifest.machine === undefined || state === undefined || region === undefined) {
+      throw new CompatibilityError("the snapshot holds no native machine; load a single device's state into unix:PATH");
+    }
+    using memory = await loadMemory(source, region, options);
+    using stateFd = memfdWith(state);
+    const config = { ...manifest.machine, socket: this.socketPath };
+    await this.#client.request({ command: "build", config }, { fds: [memory, stateFd], signal: options.signal });
+    for (const { id, name, stateBytes } of manifest.devices) {
+      options.onProgress?.({ phase: `device ${name}`, done: 0, total: stateBytes });
+      await this.#loadDevice(source, id, name, options);
+    }
+  }
+
+  async resume(): Promise<void> {
+    const { runState } = await this.status();
+    if (runState === "prepared") await this.#client.request({ command: "start" });
+    else if (runState === "suspended" && this.#wasRunning) await this.#client.request({ command: "resume" });
+  }
+
+  async discard(): Promise<void> {
+    await this.#client.request({ command: "stop" });
+  }
+
+  [Symbol.dispose](): void {
+    this.#client[Symbol.dispose]();
+  }
+
+  async #saveDevice(sink: VmSink, id: number, device: ExportedMachine["devices"][number], options: MoveOptions): Promise<SnapshotDevice> {
+    const { name, canMoveState, executable, ...known } = device;
+    if (!canMoveState) {
+      throw new CompatibilityError(`the back-end of ${name} has no DEVICE_STATE: its state cannot be saved`);
+    }
+    const stream = sink.writeDeviceState(id);
+    let head: Uint8Array | undefined;
+    await this.#transfer(name, "save", options, (fd) =>
+      readStateStream(
+        fd,
+        (bytes) => {
+          head ??= bytes.slice(0, 64);
+          stream.write(bytes);
+        },
+        { signal: options.signal },
+      ),
+    );
+    const { sizeBytes } = stream.finish();
+    return {
+      ...known,
+      id,
+      name,
+      backend: { identity: "unknown", ...(executable === undefined ? {} : { executable }) },
+      stateFormat: sniffState(head ?? new Uint8Array(0)).format,
+      stateBytes: sizeBytes,
+    };
+  }
+
+  async #loadDevice(source: VmSource, id: number, name: string, options: MoveOptions): Promise<void> {
+    await this.#transfer(name, "load", options, (fd) =>
+      writeStateStream(fd, source.deviceState(id), { signal: options.signal }),
+    );
+  }
+
+  /** A pipe whose far end goes straight to the back-end: its bytes do not pass through the machine's process. */
+  async #transfer(device: string, direction: "save" | "load", options: MoveOptions, move: (fd: Fd) => Promise<unknown>): Promise<void> {
+    const { readEnd, writeEnd } = createPipe();
+    const [ours, theirs] = direction === "save" ? [readEnd, writeEnd] : [writeEnd, readEnd];
+    using stack = new DisposableStack();
+    stack.use(theirs);
+    stack.use(ours);
+    const { fds } = await this.#client.request({ command: "state-begin", device, direction }, { fds: [theirs], signal: options.signal });
+    stack.defer(() => disposeAll(fds));
+    theirs[Symbol.dispose]();
+    await move(fds.shift() ?? ours);
+    await this.#client.request(
+      { command: "state-check", device },
+      { signal: options.signal, timeoutMs: DEFAULT_TRANSFER_IDLE_TIMEOUT_MS },
+    );
+  }
+}
+
+function contentOf(fd: Fd, sizeBytes: number): Uint8Array {
+  using mapping = Mapping.ofFd(fd, { sizeBytes: Math.max(sizeBytes, 1), readOnly: true });
+  return new Uint8Array(mapping.window(0, mapping.sizeBytes)).slice(0, sizeBytes);
+}
+
+function memfdWith(bytes: Uint8Array): Fd {
+  if (bytes.length === 0) throw new StateError("the machine state is empty");
+  const fd = createMemfd("machine state", bytes.length);
+  using mapping = Mapping.ofFd(fd, { sizeBytes: bytes.length });
+  new Uint8Array(mapping.window(0, bytes.length)).set(bytes);
+  return fd;
+}
+

@@ -1,0 +1,103 @@
+import { StateError } from "../../src/errors.ts";
+import type { EventLoop, Fd } from "../../src/sys/mod.ts";
+import { type MachineConfig, parseMachineConfig } from "./config.ts";
+import type { ExportedMachine, MachineStatus } from "./control-protocol.ts";
+import { Machine, type MachineOptions, type RunState } from "./machine.ts";
+import type { MachineDevice } from "./machine-device.ts";
+import { decodeMachineState, encodeMachineState } from "./machine-state.ts";
+
+/** The process around a machine: it has one, or waits for one to be built in it. */
+export class MachineHost implements Disposable {
+  #machine: Machine | undefined;
+
+  constructor(
+    readonly loop: EventLoop,
+    readonly options: MachineOptions,
+    config?: MachineConfig,
+  ) {
+    if (config !== undefined) this.#machine = new Machine(config, loop, options);
+  }
+
+  /** @throws StateError while the process waits for an incoming machine */
+  get machine(): Machine {
+    if (this.#machine === undefined) throw new StateError("this process waits for a machine to be loaded into it");
+    return this.#machine;
+  }
+
+  get runState(): RunState | "incoming" {
+    return this.#machine?.runState ?? "incoming";
+  }
+
+  /** Builds the machine that was saved. Takes the memfd. @throws FormatError, StateError */
+  build(config: unknown, memory: Fd, state: Uint8Array): void {
+    using stack = new DisposableStack();
+    stack.use(memory);
+    if (this.#machine !== undefined) throw new StateError("this process has a machine already");
+    const restored = { memory, state: decodeMachineState(state) };
+    const parsed = parseMachineConfig(config, "machine description");
+    stack.move();
+    this.#machine = new Machine(parsed, this.loop, this.options, restored);
+  }
+
+  status(): MachineStatus {
+    const machine = this.#machine;
+    return {
+      name: machine?.config.name ?? "(incoming)",
+      pid: process.pid,
+      runState: this.runState,
+      memoryBytes: machine?.memory.sizeBytes ?? 0,
+      devices: (machine?.devices ?? []).map((device) => ({
+        name: device.config.name,
+        type: device.config.type,
+        pid: device.backend.pid,
+        spawned: device.backend.process !== undefined,
+        lost: device.isLost,
+      })),
+      workloads: (machine?.workloads ?? []).map((workload) => ({ kind: workload.kind, counters: workload.counters() })),
+    };
+  }
+
+  /** All about a suspended machine that is not in its memory or its devices. */
+  export(): { description: ExportedMachine; machineState: Uint8Array } {
+    const { machine } = this;
+    if (machine.runState !== "suspended") throw new StateError("the machine runs; suspend it first");
+    const machineState = encodeMachineState(machine.exportState());
+    const description: ExportedMachine = {
+      config: machine.config,
+      memoryBytes: machine.memory.sizeBytes,
+      machineStateBytes: machineState.length,
+      devices: machine.devices.map(describeDevice),
+    };
+    return { description, machineState };
+  }
+
+  stop(): void {
+    this.loop.stop();
+  }
+
+  [Symbol.dispose](): void {
+    this.#machine?.[Symbol.dispose]();
+  }
+}
+
+function describeDevice(device: MachineDevice): ExportedMachine["devices"][number] {
+  const { config, frontend } = device;
+  return {
+    name: config.name,
+    type: config.type,
+    ...(config.socket === undefined ? {} : { socket: config.socket }),
+    ...(device.executable === undefined ? {} : { executable: device.executable }),
+    features: `0x${frontend.ackedFeatures.toString(16)}`,
+    protocolFeatures: `0x${frontend.protocolFeatures.toString(16)}`,
+    queues: device.queues.map(({ setup: { index, size, base } }) => ({ index, size, base })),
+    config: Buffer.from(configSpace(device)).toString("hex"),
+    canMoveState: frontend.has("DEVICE_STATE"),
+  };
+}
+
+/** Bytes of the config space by device type, as far as the types' drivers read them. */
+const CONFIG_BYTES = { blk: 60, console: 12, fs: 40 } as const;
+
+function configSpace(device: MachineDevice): Uint8Array {
+  return device.frontend.readConfig(0, CONFIG_BYTES[device.config.type]);
+}

@@ -1,0 +1,163 @@
+import { FormatError, StateError } from "../../src/errors.ts";
+import { type Logger, silentLogger } from "../../src/logger.ts";
+import { Deadline, type EventLoop, type Fd } from "../../src/sys/mod.ts";
+import { BlocksWorkload } from "./blocks-workload.ts";
+import type { MachineConfig, WorkloadConfig } from "./config.ts";
+import type { DevicePrograms } from "./device-process.ts";
+import { FilesWorkload } from "./files-workload.ts";
+import { MachineDevice } from "./machine-device.ts";
+import { MachineMemory } from "./machine-memory.ts";
+import type { MachineState } from "./machine-state.ts";
+import type { VerifyReport, Workload } from "./workload.ts";
+
+export interface MachineOptions {
+  readonly programs: DevicePrograms;
+  readonly logger?: Logger | undefined;
+}
+
+/** What a machine continues from. The memfd becomes the machine's. */
+export interface RestoredMachine {
+  readonly memory: Fd;
+  readonly state: MachineState;
+}
+
+export type RunState = "prepared" | "running" | "suspended";
+
+/** How long the workloads may take to have nothing in flight for a verification. */
+const IDLE_TIMEOUT_MS = 30_000;
+const MIB = 2 ** 20;
+
+/**
+ * A native machine: memory, vhost-user devices, and workloads that stand in for a guest. It runs on one thread; everything
+ * it does is driven by `loop`.
+ */
+export class Machine implements Disposable {
+  readonly memory: MachineMemory;
+  readonly devices: readonly MachineDevice[];
+  readonly workloads: readonly Workload[];
+  readonly #logger: Logger;
+  #runState: RunState = "prepared";
+
+  /** Opens all devices. Nothing runs before `start`; a restored machine's devices take their states before it. */
+  constructor(
+    readonly config: MachineConfig,
+    readonly loop: EventLoop,
+    options: MachineOptions,
+    restored?: RestoredMachine,
+  ) {
+    this.#logger = options.logger ?? silentLogger;
+    using stack = new DisposableStack();
+    this.memory = stack.use(new MachineMemory(config.memory["size-mib"] * MIB, restored?.memory));
+    this.devices = config.device.map((deviceConfig) => {
+      const state = restored?.state.devices.find(({ name }) => name === deviceConfig.name);
+      if (restored !== undefined && state === undefined) {
+        throw new FormatError(`the state has no device "${deviceConfig.name}"`, "machine state");
+      }
+      const onLost = (device: MachineDevice) => this.#logger.error(`the back-end of ${device.config.name} is gone`);
+      return stack.use(new MachineDevice(deviceConfig, this.memory, loop, options.programs, onLost, state));
+    });
+    this.workloads = config.workload.map((each, i) => stack.use(this.#workload(each, restored?.state.workloads[i])));
+    for (const device of this.devices) device.onInterrupt = () => this.#onInterrupt(device);
+    stack.move();
+  }
+
+  get runState(): RunState {
+    return this.#runState;
+  }
+
+  device(name: string): MachineDevice {
+    const device = this.devices.find(({ config }) => config.name === name);
+    if (device === undefined) throw new StateError(`the machine has no device "${name}"`);
+    return device;
+  }
+
+  /** Starts the devices' queues and the workloads. */
+  start(): void {
+    if (this.#runState !== "prepared") throw new StateError("the machine was started already");
+    for (const device of this.devices) device.start();
+    this.#runState = "running";
+    this.#goOn();
+  }
+
+  /** Stops the workloads, then every queue of every device. What was in flight is completed by the back-ends first. */
+  suspend(): void {
+    if (this.#runState !== "running") throw new StateError(`the machine is ${this.#runState}, not running`);
+    for (const workload of this.workloads) workload.pause();
+    for (const device of this.devices) device.sleep();
+    this.#runState = "suspended";
+  }
+
+  resume(): void {
+    if (this.#runState !== "suspended") throw new StateError(`the machine is ${this.#runState}, not suspended`);
+    for (const device of this.devices) device.wake();
+    this.#runState = "running";
+    this.#goOn();
+  }
+
+  /** All that is not in memory and not a device's. The machine is suspended. */
+  exportState(): MachineState {
+    return {
+      devices: this.devices.map((device) => ({
+        name: device.config.name,
+        features: device.features,
+        queues: device.queues.map((queue) => {
+          const { base, ring } = queue.exportState();
+          const outstanding = ring.outstanding.map((chain) => ({ ...chain, descriptors: [...chain.descriptors] }));
+          return { base, ring: { ...ring, free: [...ring.free], outstanding } };
+        }),
+      })),
+      workloads: this.workloads.map((workload) => workload.exportState()),
+    };
+  }
+
+  /** Lets the workloads finish what is in flight, checks everything they did, and goes on. */
+  verify(): VerifyReport {
+    if (this.#runState !== "running") throw new StateError(`the machine is ${this.#runState}, not running`);
+    const turn = () => void this.loop.runOnce(20);
+    for (const workload of this.workloads) workload.pause();
+    const deadline = new Deadline(IDLE_TIMEOUT_MS);
+    while (!this.workloads.every((workload) => workload.isIdle)) {
+      if (deadline.expired) throw new StateError("the workloads did not come to rest; is a back-end gone?");
+      turn();
+    }
+    try {
+      const reports = this.workloads.map((workload) => workload.verify(turn));
+      return reports.reduce(
+        (sum, report) => ({
+          checked: sum.checked + report.checked,
+          lost: sum.lost + report.lost,
+          torn: sum.torn + report.torn,
+          repeated: sum.repeated + report.repeated,
+          failures: [...sum.failures, ...report.failures],
+        }),
+        { checked: 0, lost: 0, torn: 0, repeated: 0, failures: [] },
+      );
+    } finally {
+      for (const workload of this.workloads) workload.run();
+    }
+  }
+
+  [Symbol.dispose](): void {
+    for (const workload of this.workloads) workload[Symbol.dispose]();
+    for (const device of this.devices) device[Symbol.dispose]();
+    this.memory[Symbol.dispose]();
+  }
+
+  #goOn(): void {
+    for (const workload of this.workloads) workload.run();
+    // Completions of before a suspension may wait in the used rings: nobody interrupts for them again.
+    for (const workload of this.workloads) workload.onInterrupt();
+  }
+
+  #onInterrupt(device: MachineDevice): void {
+    for (const workload of this.workloads) if (workload.devices.includes(device)) workload.onInterrupt();
+  }
+
+  #workload(config: WorkloadConfig, restored: unknown): Workload {
+    if (config.kind === "files") {
+      return new FilesWorkload(config, this.device(config.share), this.memory, this.loop, restored);
+    }
+    const console = config.log === undefined ? undefined : this.device(config.log);
+    return new BlocksWorkload(config, this.device(config.disk), console, this.memory, this.loop, restored);
+  }
+}

@@ -1,0 +1,7 @@
+/** Machines saved to files and loaded from them. */
+export { BackendDriver } from "./backend-driver.ts";
+export type { MoveOptions, PreflightCheck, VmDescription, VmDriver, VmSink, VmSource } from "./driver.ts";
+export { type LoadOptions, loadMachine } from "./load.ts";
+export * from "./machine/mod.ts";
+export { OwnSnapshots, requireMayStart, type StartPolicy } from "./policy/mod.ts";
+export { requirePassed, type SaveOptions, type SaveResult, saveMachine } from "./save.ts";

@@ -1,0 +1,3 @@
+/** What may run. One policy for everything that starts programs for a file or a peer. */
+export { requireMayStart, type StartPolicy } from "./may-start.ts";
+export { OwnSnapshots } from "./own-snapshots.ts";

@@ -1,0 +1,39 @@
+import { appendFileSync, mkdirSync, readFileSync } from "node:fs";
+import { homedir } from "node:os";
+import { join } from "node:path";
+
+const ROOT_DIGITS = 64;
+
+/** The snapshots that this user wrote on this host, by their roots: a root names a file's whole content. */
+export class OwnSnapshots {
+  readonly #file: string;
+
+  /** @param folder where the list is kept; default $XDG_STATE_HOME/vhu, else ~/.local/state/vhu */
+  constructor(readonly folder = defaultFolder()) {
+    this.#file = join(folder, "own-snapshots");
+  }
+
+  /** Notes a snapshot that was just written. Returns false where the list cannot be kept: loading then needs `--trust`. */
+  add(root: string): boolean {
+    try {
+      mkdirSync(this.folder, { recursive: true, mode: 0o700 });
+      appendFileSync(this.#file, `${root}\n`, { mode: 0o600 });
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  has(root: string): boolean {
+    if (root.length !== ROOT_DIGITS) return false;
+    try {
+      return readFileSync(this.#file, "utf8").split("\n").includes(root);
+    } catch {
+      return false;
+    }
+  }
+}
+
+function defaultFolder(): string {
+  return join(process.env.XDG_STATE_HOME || join(homedir(), ".local", "state"), "vhu");
+}

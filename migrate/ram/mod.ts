@@ -1,0 +1,3 @@
+/** A machine's memory, to and from a snapshot. */
+export { loadMemory } from "./load-memory.ts";
+export { saveMemory } from "./save-memory.ts";

@@ -1,0 +1,47 @@
+import { CompatibilityError } from "../src/errors.ts";
+import type { MoveOptions, PreflightCheck, VmDriver } from "./driver.ts";
+import type { OwnSnapshots } from "./policy/mod.ts";
+import { type SnapshotManifest, type SnapshotSummary, SnapshotWriter } from "./snapshot/mod.ts";
+
+export interface SaveOptions extends MoveOptions {
+  /** End the machine once the snapshot is safe. */
+  readonly stop?: boolean | undefined;
+  readonly writer: { readonly name: string; readonly version: string };
+  readonly labels?: Readonly<Record<string, string>> | undefined;
+  /** Where the snapshot is noted as this host's own. */
+  readonly own?: OwnSnapshots | undefined;
+}
+
+export interface SaveResult extends SnapshotSummary {
+  readonly manifest: SnapshotManifest;
+}
+
+/**
+ * Saves a machine into a file (a path) or a pipe (an fd number). Whatever happens, the machine then runs as before, unless
+ * `stop` was asked for and the snapshot is whole; and no half-written file is under the name.
+ */
+export async function saveMachine(driver: VmDriver, target: string | number, options: SaveOptions): Promise<SaveResult> {
+  requirePassed(await driver.preflight());
+  const { runState } = await driver.describe();
+  const header = { writer: options.writer, runState, labels: { ...options.labels } };
+  using writer = typeof target === "string" ? SnapshotWriter.toFile(target, header) : SnapshotWriter.toFd(target, header);
+  let isDone = false;
+  try {
+    const manifest = await driver.save(writer, options);
+    options.signal?.throwIfAborted();
+    const summary = writer.finish();
+    isDone = true;
+    options.own?.add(summary.root);
+    return { ...summary, manifest };
+  } finally {
+    if (isDone && options.stop) await driver.discard();
+    else await driver.resume();
+  }
+}
+
+/** @throws CompatibilityError that names every check that failed */
+export function requirePassed(checks: readonly PreflightCheck[]): void {
+  const failed = checks.filter(({ ok }) => !ok);
+  if (failed.length === 0) return;
+  throw new CompatibilityError(failed.map(({ name, detail }) => `${name}: ${detail}`).join("; "), {}, "PREFLIGHT");
+}

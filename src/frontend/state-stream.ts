@@ -1,0 +1,93 @@
+import { PeerError, SyscallError } from "../errors.ts";
+import { DEFAULT_TRANSFER_IDLE_TIMEOUT_MS, MAX_DEVICE_STATE_BYTES, STATE_CHUNK_BYTES } from "../limits.ts";
+import { Deadline, eventLoopTurn, type Fd, NativeBuffer, PeerStream, POLL, waitReady } from "../sys/mod.ts";
+
+export interface StreamOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** How long the stream may go without a byte. */
+  readonly idleTimeoutMs?: number | undefined;
+  readonly maxBytes?: number | undefined;
+}
+
+/** How many pieces move before the event loop gets a turn (Ctrl-C, progress). */
+const ROUNDS_PER_TURN = 64;
+
+/**
+ * Reads a device state to its end. Takes the fd.
+ * @param onBytes takes a piece as it comes; valid during the call
+ * @returns the size in bytes
+ * @throws PeerError when no byte comes for too long, or too many do
+ */
+export async function readStateStream(fd: Fd, onBytes: (bytes: Uint8Array) => void, options: StreamOptions = {}): Promise<number> {
+  const maxBytes = options.maxBytes ?? MAX_DEVICE_STATE_BYTES;
+  using stream = PeerStream.forReading(fd);
+  const buffer = new NativeBuffer(STATE_CHUNK_BYTES);
+  let sizeBytes = 0;
+  for (let round = 1; ; round++) {
+    if (round % ROUNDS_PER_TURN === 0) await turn(options);
+    const moved = stream.read(buffer);
+    if (moved === 0) return sizeBytes;
+    if (moved === "would-block") await waitForPeer(stream, POLL.IN, "sent", options);
+    else {
+      sizeBytes += moved;
+      if (sizeBytes > maxBytes) throw new PeerError(`the device state is larger than the limit of ${maxBytes} bytes`);
+      onBytes(buffer.bytes.subarray(0, moved));
+    }
+  }
+}
+
+/**
+ * Writes a device state and closes the fd, which it takes.
+ * @returns the size in bytes
+ * @throws PeerError when the back-end takes no byte for too long, or closes early
+ */
+export async function writeStateStream(
+  fd: Fd,
+  chunks: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
+  options: StreamOptions = {},
+): Promise<number> {
+  using stream = PeerStream.forWriting(fd);
+  const buffer = new NativeBuffer(STATE_CHUNK_BYTES);
+  let sizeBytes = 0;
+  let round = 0;
+  for await (const chunk of chunks) {
+    for (let at = 0; at < chunk.length; at += buffer.sizeBytes) {
+      if (++round % ROUNDS_PER_TURN === 0) await turn(options);
+      const piece = chunk.subarray(at, at + buffer.sizeBytes);
+      buffer.bytes.set(piece);
+      await writePiece(stream, buffer, piece.length, options);
+      sizeBytes += piece.length;
+    }
+  }
+  return sizeBytes;
+}
+
+async function turn(options: StreamOptions): Promise<void> {
+  await eventLoopTurn();
+  options.signal?.throwIfAborted();
+}
+
+async function writePiece(stream: PeerStream, buffer: NativeBuffer, sizeBytes: number, options: StreamOptions): Promise<void> {
+  for (let done = 0; done < sizeBytes; ) {
+    const moved = writeSome(stream, buffer, done, sizeBytes - done);
+    if (moved === "would-block") await waitForPeer(stream, POLL.OUT, "took", options);
+    else done += moved;
+  }
+}
+
+function writeSome(stream: PeerStream, buffer: NativeBuffer, offset: number, sizeBytes: number): number | "would-block" {
+  try {
+    return stream.write(buffer, offset, sizeBytes);
+  } catch (error) {
+    if (!(error instanceof SyscallError && error.errno === "EPIPE")) throw error;
+    throw new PeerError("the back-end stopped reading its state before the end", { cause: error, reconnect: true });
+  }
+}
+
+async function waitForPeer(stream: PeerStream, events: number, did: string, options: StreamOptions): Promise<void> {
+  const idleTimeoutMs = options.idleTimeoutMs ?? DEFAULT_TRANSFER_IDLE_TIMEOUT_MS;
+  const fd = stream.watchable ?? stream.fd;
+  if ((await waitReady(fd, events, new Deadline(idleTimeoutMs), options.signal)) !== 0) return;
+  const message = `the back-end ${did} no byte of its device state for ${idleTimeoutMs} ms`;
+  throw new PeerError(message, { reconnect: true });
+}
