@@ -19,6 +19,11 @@ export const nouns: Readonly<Record<string, string>> = {
 /** Every command. To add one: an entry here, and bin/commands/<noun>-<verb>.ts. A new noun goes into `nouns`. */
 export const catalogue: readonly CatalogueEntry[] = [
   {
+    words: "demo",
+    summary: "the main job, end to end, on a machine of its own",
+    load: async () => (await import("./commands/demo.ts")).registerDemo,
+  },
+  {
     words: "doctor",
     summary: "can this host run vhu? what is missing, and how to get it",
     load: async () => (await import("./commands/doctor.ts")).registerDoctor,
@@ -27,6 +32,11 @@ export const catalogue: readonly CatalogueEntry[] = [
     words: "device run",
     summary: "serve a device to a VMM, as a vhost-user back-end",
     load: async () => (await import("./commands/device-run.ts")).registerDeviceRun,
+  },
+  {
+    words: "device probe",
+    summary: "ask a vhost-user back-end what it is and what it can do",
+    load: async () => (await import("./commands/device-probe.ts")).registerDeviceProbe,
   },
   {
     words: "snapshot inspect",

@@ -4,8 +4,11 @@ import type { OwnSnapshots } from "./policy/mod.ts";
 import { type SnapshotManifest, type SnapshotSummary, SnapshotWriter } from "./snapshot/mod.ts";
 
 export interface SaveOptions extends MoveOptions {
-  /** End the machine once the snapshot is safe. */
-  readonly stop?: boolean | undefined;
+  /**
+   * What the machine does once the snapshot is safe: "resume" (default), "stop", or "stay" suspended for as long as the
+   * driver lives.
+   */
+  readonly after?: "resume" | "stop" | "stay" | undefined;
   readonly writer: { readonly name: string; readonly version: string };
   readonly labels?: Readonly<Record<string, string>> | undefined;
   /** Where the snapshot is noted as this host's own. */
@@ -17,8 +20,8 @@ export interface SaveResult extends SnapshotSummary {
 }
 
 /**
- * Saves a machine into a file (a path) or a pipe (an fd number). Whatever happens, the machine then runs as before, unless
- * `stop` was asked for and the snapshot is whole; and no half-written file is under the name.
+ * Saves a machine into a file (a path) or a pipe (an fd number). Unless something else was asked for and the snapshot is
+ * whole, the machine then runs as before; and no half-written file is under the name.
  */
 export async function saveMachine(driver: VmDriver, target: string | number, options: SaveOptions): Promise<SaveResult> {
   requirePassed(await driver.preflight());
@@ -34,8 +37,8 @@ export async function saveMachine(driver: VmDriver, target: string | number, opt
     options.own?.add(summary.root);
     return { ...summary, manifest };
   } finally {
-    if (isDone && options.stop) await driver.discard();
-    else await driver.resume();
+    if (!isDone || options.after === undefined || options.after === "resume") await driver.resume();
+    else if (options.after === "stop") await driver.discard();
   }
 }
 

@@ -3,7 +3,8 @@ import type { ConsoleSize } from "../../devices/console/mod.ts";
 import { action, addCommand } from "../command.ts";
 import type { RunBlkOptions } from "../device/run-blk.ts";
 import type { RunConsoleOptions } from "../device/run-console.ts";
-import { addRunOptions, wholeNumber } from "../device/run-options.ts";
+import { addRunOptions } from "../device/run-options.ts";
+import { wholeNumber } from "../whole-number.ts";
 
 const EXIT_STATUS = {
   0: "ended by SIGTERM, or by the front-end's hanging up with --once or --fd",

@@ -52,7 +52,7 @@ async function save(context: CommandContext, sourceText: string, fileText: strin
   const own = new OwnSnapshots();
   const result = await saveMachine(driver, target.kind === "file" ? target.path : STDOUT, {
     writer: { name: "vhu", version },
-    stop: options.stop,
+    after: options.stop ? "stop" : "resume",
     labels,
     own,
     signal,

@@ -1,5 +1,6 @@
-import { type Command, InvalidArgumentError, Option } from "commander";
+import { type Command, Option } from "commander";
 import type { LogLevel } from "../output/stderr-logger.ts";
+import { wholeNumber } from "../whole-number.ts";
 
 /** The options that every `vhu device run TYPE` has. */
 export interface RunOptions {
@@ -37,13 +38,4 @@ export function addRunOptions(command: Command): Command {
         .choices(["debug", "info", "warn", "error"])
         .default("info"),
     );
-}
-
-/** An option's parser for whole numbers of at least `least`. */
-export function wholeNumber(least: number): (text: string) => number {
-  return (text) => {
-    const number = Number(text);
-    if (/^\d+$/.test(text) && Number.isSafeInteger(number) && number >= least) return number;
-    throw new InvalidArgumentError(`Expected a whole number of at least ${least}.`);
-  };
 }

@@ -151,6 +151,9 @@ export class DeviceRequestHandler implements Backend, RingSurroundings, Disposab
     this.#rings.reset();
     this.#rings.setAllEnabled(this.session.ringsStartEnabled);
     this.#state.reset();
+    // Its positions are those of rings that no longer exist.
+    this.inflight?.[Symbol.dispose]();
+    this.inflight = undefined;
     this.frontend?.forgetMappings();
     this.#status = 0;
     this.device.reset();

@@ -23,8 +23,9 @@ export class FrontendClient implements Disposable {
     readonly logger: Logger = silentLogger,
   ) {}
 
-  /** Tells that the config space has changed. */
+  /** Tells that the config space has changed; a front-end without CONFIG does not want to know. */
   configChange(): void {
+    if (!this.session.hasProtocol("CONFIG")) return;
     if (this.#suspended) {
       this.#configChanged = true;
       return;
@@ -126,7 +127,7 @@ export class FrontendClient implements Disposable {
   }
 
   #send(name: "VRING_HOST_NOTIFIER_MSG" | "SHARED_OBJECT_ADD" | "SHARED_OBJECT_REMOVE" | "SHMEM_MAP" | "SHMEM_UNMAP", payload: unknown, fds: readonly Fd[] = []): void {
-    const message = this.#message(name) as Message<unknown, { value: bigint }>;
+    const message = this.#message(name) as unknown as Message<unknown, { value: bigint }>;
     // crosvm's forms of some messages are answered whether REPLY_ACK was negotiated or not.
     if (message.replyRule === "always") return this.#expectZero(name, this.channel.call(message, payload, { fds }));
     // Asked each time: the channel may have come before SET_PROTOCOL_FEATURES.

@@ -3,6 +3,7 @@ export { BackendClient, type InflightBuffer, type SharedRegion } from "./backend
 export { DEVICE_TYPE_FEATURES, type DeviceType, type DeviceTypeName, deviceTypes } from "./device-types.ts";
 export { type BackendRequestHandler, FrontendServer } from "./frontend-server.ts";
 export { Interrupt } from "./interrupt.ts";
+export { type ReconnectOptions, reconnect } from "./reconnect.ts";
 export { readStateStream, type StreamOptions, writeStateStream } from "./state-stream.ts";
 export { loadDeviceState, saveDeviceState, type TransferOptions } from "./state-transfer.ts";
 export {

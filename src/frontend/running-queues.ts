@@ -51,9 +51,14 @@ export class RunningQueues implements Disposable {
     return bases;
   }
 
-  [Symbol.dispose](): void {
+  /** Rings that begin anew need a fresh buffer: what an old one says of positions would be wrong. */
+  forgetInflight(): void {
     this.#inflight?.fd[Symbol.dispose]();
     this.#inflight = undefined;
+  }
+
+  [Symbol.dispose](): void {
+    this.forgetInflight();
   }
 
   #start(memory: readonly SharedRegion[], interrupt: Interrupt, queue: QueueSetup): void {

@@ -25,7 +25,7 @@ export async function readStateStream(fd: Fd, onBytes: (bytes: Uint8Array) => vo
   let sizeBytes = 0;
   for (let round = 1; ; round++) {
     if (round % ROUNDS_PER_TURN === 0) await turn(options);
-    const moved = stream.read(buffer);
+    const moved = orPeerError("stopped sending", () => stream.read(buffer));
     if (moved === 0) return sizeBytes;
     if (moved === "would-block") await waitForPeer(stream, POLL.IN, "sent", options);
     else {
@@ -69,18 +69,20 @@ async function turn(options: StreamOptions): Promise<void> {
 
 async function writePiece(stream: PeerStream, buffer: NativeBuffer, sizeBytes: number, options: StreamOptions): Promise<void> {
   for (let done = 0; done < sizeBytes; ) {
-    const moved = writeSome(stream, buffer, done, sizeBytes - done);
+    const moved = orPeerError("stopped reading", () => stream.write(buffer, done, sizeBytes - done));
     if (moved === "would-block") await waitForPeer(stream, POLL.OUT, "took", options);
     else done += moved;
   }
 }
 
-function writeSome(stream: PeerStream, buffer: NativeBuffer, offset: number, sizeBytes: number): number | "would-block" {
+/** A pipe that lost its reader says EPIPE; a socket says ECONNRESET, too, when bytes were left unread. */
+function orPeerError<T>(did: string, move: () => T): T {
   try {
-    return stream.write(buffer, offset, sizeBytes);
+    return move();
   } catch (error) {
-    if (!(error instanceof SyscallError && error.errno === "EPIPE")) throw error;
-    throw new PeerError("the back-end stopped reading its state before the end", { cause: error, reconnect: true });
+    const gone = error instanceof SyscallError && (error.errno === "EPIPE" || error.errno === "ECONNRESET");
+    if (!gone) throw error;
+    throw new PeerError(`the back-end ${did} its state before the end`, { cause: error, reconnect: true });
   }
 }
 

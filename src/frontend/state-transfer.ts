@@ -47,12 +47,10 @@ function openChannel(client: BackendClient, direction: "save" | "load", options:
   stack.use(ours);
   stack.use(theirs);
   const own = client.setDeviceStateFd(direction, theirs);
-  const fd = own ?? ours;
-  if (own === undefined) {
-    theirs[Symbol.dispose]();
-    stack.move();
-  }
-  return fd;
+  if (own !== undefined) return own;
+  theirs[Symbol.dispose]();
+  stack.move();
+  return ours;
 }
 
 function pipe(direction: "save" | "load"): [Fd, Fd] {

@@ -1,6 +1,6 @@
 import { Connection, RequestChannel, type RequestChannelOptions } from "../connection/mod.ts";
 import { CompatibilityError, NegotiationError, StateError } from "../errors.ts";
-import { MAX_MEM_TABLE_REGIONS, MAX_QUEUE_SIZE } from "../limits.ts";
+import { MAX_QUEUE_SIZE } from "../limits.ts";
 import { type Logger, silentLogger } from "../logger.ts";
 import { type EventLoop, POLL, signalEvent, type UnixSocket } from "../sys/mod.ts";
 import {
@@ -11,11 +11,12 @@ import {
   tableFor,
   virtioFeature,
 } from "../wire/mod.ts";
-import { BackendClient, type SharedRegion } from "./backend-client.ts";
+import { BackendClient, type InflightBuffer, type SharedRegion } from "./backend-client.ts";
 import { DEVICE_TYPE_FEATURES, type DeviceType } from "./device-types.ts";
 import { type BackendRequestHandler, FrontendServer } from "./frontend-server.ts";
 import type { Interrupt } from "./interrupt.ts";
 import { RunningQueues } from "./running-queues.ts";
+import { SharedMemory } from "./shared-memory.ts";
 import { loadDeviceState, saveDeviceState, type TransferOptions } from "./state-transfer.ts";
 import type { QueueSetup, SharedMemoryRegionInfo, VirtioDevice } from "./virtio-device.ts";
 
@@ -77,6 +78,7 @@ export class VhostUserFrontend implements VirtioDevice, Disposable {
   readonly queueMaxSizes: readonly number[];
   readonly sharedMemoryRegions: readonly SharedMemoryRegionInfo[];
   readonly #queues: RunningQueues;
+  readonly #memory: SharedMemory;
   readonly #server: FrontendServer | undefined;
   readonly #table: MessageTable;
   readonly #channel: RequestChannel;
@@ -108,6 +110,7 @@ export class VhostUserFrontend implements VirtioDevice, Disposable {
     this.#server = this.#openRequestChannel(stack);
     this.queueMaxSizes = new Array(this.#queueCount()).fill(clampQueueSize(options.maxQueueSize ?? MAX_QUEUE_SIZE));
     this.sharedMemoryRegions = this.#readSharedMemoryRegions();
+    this.#memory = new SharedMemory(this.client, this.has("CONFIGURE_MEM_SLOTS"));
     this.#queues = new RunningQueues(this.client, hasProtocolFeatures, this.has("INFLIGHT_SHMFD"));
     this.#watchForHangUp();
     stack.move();
@@ -167,12 +170,13 @@ export class VhostUserFrontend implements VirtioDevice, Disposable {
       throw new StateError(`the device has ${this.queueMaxSizes.length} queues`);
     }
     this.#interrupt = interrupt;
-    this.#shareMemory(memory);
+    this.#memory.share(memory);
     this.#queues.start(memory, interrupt, queues);
   }
 
   reset(): void {
     this.#queues.stop();
+    this.#queues.forgetInflight();
     if (this.has("RESET_DEVICE")) this.client.resetDevice();
   }
 
@@ -197,8 +201,18 @@ export class VhostUserFrontend implements VirtioDevice, Disposable {
   }
 
   /** The inflight buffer, which outlives the back-end's process: what a reconnect needs. Stays this object's. */
-  get inflight() {
+  get inflight(): InflightBuffer | undefined {
     return this.#queues.inflight;
+  }
+
+  /** Takes up the inflight buffer of a back-end that died, for the next activation; its fd becomes this object's. */
+  adoptInflight(inflight: InflightBuffer): void {
+    this.#queues.adoptInflight(inflight);
+  }
+
+  /** The protocol features under the bits that they have in the dialect that is spoken. */
+  get protocolFeatureBits(): Readonly<Partial<Record<ProtocolFeature, bigint>>> {
+    return this.#table.protocolFeature;
   }
 
   [Symbol.dispose](): void {
@@ -270,17 +284,6 @@ export class VhostUserFrontend implements VirtioDevice, Disposable {
     return [...this.client.getShmemConfig()].map(([id, sizeBytes]) => ({ id, sizeBytes }));
   }
 
-  #shareMemory(memory: readonly SharedRegion[]): void {
-    if (memory.length <= MAX_MEM_TABLE_REGIONS) return this.client.setMemTable(memory);
-    if (!this.has("CONFIGURE_MEM_SLOTS")) {
-      throw new CompatibilityError(
-        `the back-end takes ${MAX_MEM_TABLE_REGIONS} memory regions, there are ${memory.length}`,
-      );
-    }
-    const slots = this.client.getMaxMemSlots();
-    if (memory.length > slots) throw new CompatibilityError(`the back-end has ${slots} memory slots, ${memory.length} are needed`);
-    for (const region of memory) this.client.addMemReg(region);
-  }
 }
 
 function clampQueueSize(size: number): number {
