@@ -1,16 +1,16 @@
 import { type Command, Option } from "commander";
 import { VhuError } from "../../src/errors.ts";
 import { type DeviceTypeName, deviceTypes } from "../../src/frontend/mod.ts";
-import { describeFeatures, type DialectName, dialects, tableFor } from "../../src/wire/mod.ts";
+import { type DialectName, describeFeatures, dialects, tableFor } from "../../src/wire/mod.ts";
 import { parseAddressOf } from "../address.ts";
 import { action, addCommand } from "../command.ts";
 import { decodeConfig } from "../device/config-fields.ts";
-import { probeBackend, type ProbeResult } from "../device/probe.ts";
-import { wholeNumber } from "../whole-number.ts";
+import { type ProbeResult, probeBackend } from "../device/probe.ts";
 import { featureNames } from "../device/type-features.ts";
 import { formatBytes, formatCount } from "../output/format.ts";
 import { printable } from "../output/printable.ts";
 import { formatTable } from "../output/table.ts";
+import { wholeNumber } from "../whole-number.ts";
 
 interface Options {
   readonly type?: DeviceTypeName;
@@ -31,7 +31,10 @@ front-end in its life (virtiofsd, libvirt's) EXITS AFTERWARDS, and one that serv
 takes its front-ends one after the other. BACKEND is unix:PATH.`,
     examples: [
       ["vhu device probe unix:/run/disk.sock", "what does it offer?"],
-      ["vhu device probe unix:/run/disk.sock --type blk", "it should be a disk: name its features, read its config space"],
+      [
+        "vhu device probe unix:/run/disk.sock --type blk",
+        "it should be a disk: name its features, read its config space",
+      ],
       ["vhu device probe unix:/run/gpu.sock --dialect crosvm-2024 --json", "a peer with messages of its own"],
     ],
     exitStatus: {
@@ -41,7 +44,9 @@ takes its front-ends one after the other. BACKEND is unix:PATH.`,
     },
   })
     .addOption(
-      new Option("--type <type>", "what it should be: vhost-user does not tell").choices(Object.keys(deviceTypes)),
+      new Option("--type <type>", "what it should be: vhost-user does not tell").choices(
+        Object.keys(deviceTypes),
+      ),
     )
     .addOption(
       new Option("--dialect <dialect>", "which variant of the protocol it speaks")
@@ -70,7 +75,13 @@ interface Named {
   readonly protocolFeatures: readonly string[];
 }
 
-function documentOf(backend: string, type: DeviceTypeName | undefined, dialect: string, found: ProbeResult, named: Named) {
+function documentOf(
+  backend: string,
+  type: DeviceTypeName | undefined,
+  dialect: string,
+  found: ProbeResult,
+  named: Named,
+) {
   const { features, protocolFeatures, config, ...rest } = found;
   return {
     backend,
@@ -91,7 +102,12 @@ function documentOf(backend: string, type: DeviceTypeName | undefined, dialect: 
   };
 }
 
-function pageOf(backend: string, type: DeviceTypeName | undefined, found: ProbeResult, named: Named): string[] {
+function pageOf(
+  backend: string,
+  type: DeviceTypeName | undefined,
+  found: ProbeResult,
+  named: Named,
+): string[] {
   const { peer, queues, memorySlots, sharedMemoryRegions, canSaveState, qemuMigration, config } = found;
   const rows = [
     ["back-end", backend],
@@ -101,9 +117,17 @@ function pageOf(backend: string, type: DeviceTypeName | undefined, found: ProbeR
     ["memory slots", memorySlots === undefined ? "8 regions (no CONFIGURE_MEM_SLOTS)" : String(memorySlots)],
     ["features", `0x${found.features.toString(16)}: ${named.features.join(", ")}`],
     ["protocol", `0x${found.protocolFeatures.toString(16)}: ${named.protocolFeatures.join(", ")}`],
-    ["state", canSaveState ? "can be saved and loaded (DEVICE_STATE)" : "none to save (no DEVICE_STATE): rings and memory are all of it"],
+    [
+      "state",
+      canSaveState
+        ? "can be saved and loaded (DEVICE_STATE)"
+        : "none to save (no DEVICE_STATE): rings and memory are all of it",
+    ],
     ["QEMU", `${qemuMigration.possible ? "can migrate it" : "cannot migrate it"}: ${qemuMigration.reason}`],
-    ...(sharedMemoryRegions ?? []).map(({ id, sizeBytes }) => [`shared memory ${id}`, formatBytes(sizeBytes)]),
+    ...(sharedMemoryRegions ?? []).map(({ id, sizeBytes }) => [
+      `shared memory ${id}`,
+      formatBytes(sizeBytes),
+    ]),
     ["config space", configSummary(config)],
   ];
   const bytes = config instanceof Uint8Array ? config : new Uint8Array(0);
@@ -114,7 +138,9 @@ function pageOf(backend: string, type: DeviceTypeName | undefined, found: ProbeR
 
 function configSummary(config: ProbeResult["config"]): string {
   if (config === undefined) return "the VMM's own (no CONFIG)";
-  return config instanceof VhuError ? `cannot be read: ${printable(config.message)}` : formatCount(config.length, "byte");
+  return config instanceof VhuError
+    ? `cannot be read: ${printable(config.message)}`
+    : formatCount(config.length, "byte");
 }
 
 function hexDump(bytes: Uint8Array): string[] {

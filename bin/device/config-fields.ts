@@ -73,7 +73,12 @@ function u32(view: DataView, offsets: Offsets): ConfigFields {
   return fields(view, offsets, 4, (offset) => view.getUint32(offset, true));
 }
 
-function fields(view: DataView, offsets: Offsets, sizeBytes: number, read: (offset: number) => number): ConfigFields {
+function fields(
+  view: DataView,
+  offsets: Offsets,
+  sizeBytes: number,
+  read: (offset: number) => number,
+): ConfigFields {
   const present = Object.entries(offsets).filter(([, offset]) => offset + sizeBytes <= view.byteLength);
   return Object.fromEntries(present.map(([name, offset]) => [name, read(offset)]));
 }

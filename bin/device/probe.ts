@@ -1,12 +1,17 @@
 import { readlinkSync } from "node:fs";
 import { Connection, RequestChannel } from "../../src/connection/mod.ts";
 import { CompatibilityError, PeerError, VhuError } from "../../src/errors.ts";
-import { BackendClient, type DeviceTypeName, deviceTypes, type SharedMemoryRegionInfo } from "../../src/frontend/mod.ts";
+import {
+  BackendClient,
+  type DeviceTypeName,
+  deviceTypes,
+  type SharedMemoryRegionInfo,
+} from "../../src/frontend/mod.ts";
 import { MAX_CONFIG_BYTES } from "../../src/limits.ts";
 import { connectUnix } from "../../src/sys/mod.ts";
 import { type MessageTable, type ProtocolFeature, virtioFeature } from "../../src/wire/mod.ts";
 import { configSizes } from "./config-fields.ts";
-import { qemuMigration, type QemuMigration } from "./qemu-migration.ts";
+import { type QemuMigration, qemuMigration } from "./qemu-migration.ts";
 
 export interface ProbeOptions {
   readonly table: MessageTable;

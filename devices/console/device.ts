@@ -206,7 +206,8 @@ export class ConsoleDevice implements VhostUserDevice, Disposable {
       while (this.#toGuest.length > 0 && queue.pop(this.#chain)) this.#give(queue);
       queue.publish();
       // Buffers that the driver adds are of no interest while there is nothing to put into them.
-    } while (this.#toGuest.length > 0 && ring.enableNotifications());
+      // Nor is there anything to be done before a translation that is missing has come.
+    } while (this.#toGuest.length > 0 && ring.enableNotifications() && !queue.space.missPending);
     this.#listen();
   }
 
@@ -227,7 +228,7 @@ export class ConsoleDevice implements VhostUserDevice, Disposable {
       this.#flush();
       // The driver waits until the host's end has taken something: `onOutput` comes back here.
       if (this.#toHost.length >= MAX_CONSOLE_QUEUE_BYTES) return;
-    } while (ring.enableNotifications());
+    } while (ring.enableNotifications() && !queue.space.missPending);
   }
 
   #take(queue: DeviceQueue): void {

@@ -46,6 +46,7 @@ export class LoopRingExecutor implements RingExecutor {
     const ring: Running = { ...start, failed: false, cancelPolling: () => {} };
     this.#rings.set(start.queue.index, ring);
     if (ring.enabled) this.#resume(ring);
+    else if (ring.kick !== undefined) this.#checkKick(ring.kick);
   }
 
   setEnabled(index: number, enabled: boolean): void {
@@ -90,6 +91,12 @@ export class LoopRingExecutor implements RingExecutor {
     if (kick !== undefined) this.loop.watch(kick, POLL.IN, (ready) => this.#onKick(ring, kick, ready));
     // What was added before the start came without a kick that we could have seen.
     this.#run(ring);
+  }
+
+  /** What cannot be waited for (a file) is refused when it comes, not when the ring is enabled. @throws SyscallError */
+  #checkKick(kick: Fd): void {
+    this.loop.watch(kick, 0, () => {});
+    this.loop.unwatch(kick);
   }
 
   #onKick(ring: Running, kick: Fd, ready: number): void {

@@ -211,6 +211,9 @@ export class RingSet implements Disposable {
     const { queue } = ring;
     if (queue === undefined) return;
     queue.wake = () => this.#executor.kick(ring.index);
+    const { index, size } = queue;
+    const { base, toResubmit } = queue.ring;
+    this.logger.debug("queue starts", { index, size, base, toResubmit, enabled: ring.enabled });
     const runner = this.device.startQueue(queue);
     const checked = {
       ...(runner.drain === undefined ? {} : { drain: () => runner.drain!() }),
@@ -242,6 +245,7 @@ export class RingSet implements Disposable {
     this.#executor.stop(ring.index, skipDrain ? "skip" : { timeoutMs: this.drainTimeoutMs });
     this.device.stopQueue(ring.index);
     ring.base = queue.ring.base;
+    this.logger.debug("queue stops", { index: ring.index, base: ring.base, inFlight: queue.ring.inFlight });
     this.#close(ring);
   }
 

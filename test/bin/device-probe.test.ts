@@ -43,7 +43,7 @@ describe("vhu device probe", () => {
     const page = await runVhu(words);
     expect(page.stderr).toBe("");
     expect(page.status).toBe(0);
-    expect(page.stdout).toContain(`process         ${disk.process.pid}, `);
+    expect(page.stdout).toMatch(new RegExp(`^process +${disk.process.pid}, `, "m"));
     for (const text of ["FLUSH", "DEVICE_STATE", "can be saved and loaded", "can migrate it"]) {
       expect(page.stdout).toContain(text);
     }
@@ -65,7 +65,12 @@ describe("vhu device probe", () => {
 
   test("exit 0: the size of a config space of unknown type is found, and shared memory is listed", async () => {
     await using device = await startTestDevice();
-    const { status, stdout, stderr } = await runVhu(["device", "probe", `unix:${device.socketPath}`, "--json"]);
+    const { status, stdout, stderr } = await runVhu([
+      "device",
+      "probe",
+      `unix:${device.socketPath}`,
+      "--json",
+    ]);
     expect(stderr).toBe("");
     expect(status).toBe(0);
     const found = JSON.parse(stdout) as Record<string, unknown>;
@@ -113,7 +118,14 @@ describe("vhu device probe", () => {
   test("exit 5: who listens does not answer", async () => {
     const path = join(dir, "mute");
     using _mute = UnixListener.listen(path);
-    const { status, stderr } = await runVhu(["device", "probe", `unix:${path}`, "--timeout-ms", "50", "--json"]);
+    const { status, stderr } = await runVhu([
+      "device",
+      "probe",
+      `unix:${path}`,
+      "--timeout-ms",
+      "50",
+      "--json",
+    ]);
     expect(status).toBe(5);
     expect(JSON.parse(stderr)).toMatchObject({ type: "error", code: "PEER", exitStatus: 5 });
     expect(stderr).toContain("no answer to GET_FEATURES within 50 ms");

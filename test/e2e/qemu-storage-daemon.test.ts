@@ -1,5 +1,14 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { closeSync, mkdtempSync, openSync, readFileSync, readSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { blkFeature } from "../../devices/blk/mod.ts";
@@ -39,8 +48,18 @@ function startDaemon(queueCount: number, name = "qsd"): PeerBackend {
   });
 }
 
-async function connectDriver(daemon: PeerBackend, memory: DriverMemory, queueCount: number, ringFeatures = baseFeatures) {
-  const options = { type: deviceTypes.blk, queueCount, ringFeatures, deviceFeatures: blkFeature.FLUSH | blkFeature.SEG_MAX };
+async function connectDriver(
+  daemon: PeerBackend,
+  memory: DriverMemory,
+  queueCount: number,
+  ringFeatures = baseFeatures,
+) {
+  const options = {
+    type: deviceTypes.blk,
+    queueCount,
+    ringFeatures,
+    deviceFeatures: blkFeature.FLUSH | blkFeature.SEG_MAX,
+  };
   return new Driver(await daemon.connect(), memory, { ...options, indirectPieces: 64 });
 }
 
@@ -106,7 +125,9 @@ describe.skipIf(!peers)("qemu-storage-daemon's disk", () => {
       }
       for (let queue = 0; queue < queueCount; queue++) blk.flush(queue);
       expect(blk.id(0)).toBe("vhost_user_blk");
-      expect(Number(new DataView(driver.frontend.readConfig(0, 8).buffer).getBigUint64(0, true)) * 512).toBe(IMAGE_BYTES);
+      expect(Number(new DataView(driver.frontend.readConfig(0, 8).buffer).getBigUint64(0, true)) * 512).toBe(
+        IMAGE_BYTES,
+      );
     },
     TIMEOUT_MS,
   );
@@ -119,13 +140,20 @@ describe.skipIf(!peers)("qemu-storage-daemon's disk", () => {
       using driver = await connectDriver(daemon, memory, 1);
       driver.start();
       const blk = new BlkDriver(driver, 4096, 64);
-      const writes = Array.from({ length: 8192 }, (_, i) => ({ offset: i * 4096, bytes: pattern(4096, i + 1) }));
+      const writes = Array.from({ length: 8192 }, (_, i) => ({
+        offset: i * 4096,
+        bytes: pattern(4096, i + 1),
+      }));
       const startMs = performance.now();
       blk.writeBatch(0, writes);
       blk.flush(0);
       const seconds = (performance.now() - startMs) / 1000;
       console.log(`qemu-storage-daemon: ${writes.length} writes of 4 KiB in ${seconds.toFixed(2)} s`);
-      expectSame(readFileSync(image).subarray(0, 8192 * 4096), Buffer.concat(writes.map(({ bytes }) => bytes)), "image");
+      expectSame(
+        readFileSync(image).subarray(0, 8192 * 4096),
+        Buffer.concat(writes.map(({ bytes }) => bytes)),
+        "image",
+      );
     },
     TIMEOUT_MS,
   );
@@ -155,14 +183,35 @@ describe.skipIf(!peers)("qemu-storage-daemon's disk", () => {
       driver.start();
       const blk = new BlkDriver(driver, MiB);
       blk.write(0, 131072, bytes[2]!);
-      for (const seed of [0, 1, 2]) expectSame(blk.read(1, seed * 65536, 65536), bytes[seed]!, `write ${seed}`);
+      for (const seed of [0, 1, 2])
+        expectSame(blk.read(1, seed * 65536, 65536), bytes[seed]!, `write ${seed}`);
       // The same daemon again, as after a crash of the VMM: it takes one front-end after the other.
       driver[Symbol.dispose]();
       using again = await connectDriver(daemon, memory, 1);
       again.start();
       const second = new BlkDriver(again, MiB);
       second.write(0, 196608, bytes[3]!);
-      for (const seed of [0, 1, 2, 3]) expectSame(second.read(0, seed * 65536, 65536), bytes[seed]!, `write ${seed}`);
+      for (const seed of [0, 1, 2, 3])
+        expectSame(second.read(0, seed * 65536, 65536), bytes[seed]!, `write ${seed}`);
+    },
+    TIMEOUT_MS,
+  );
+
+  test(
+    "it sleeps with requests in flight: each is completed before the rings stop",
+    async () => {
+      await using daemon = startDaemon(1);
+      using memory = new DriverMemory(MEMORY_BYTES);
+      using driver = await connectDriver(daemon, memory, 1);
+      driver.start();
+      const blk = new BlkDriver(driver, MiB, 16);
+      const writes = Array.from({ length: 16 }, (_, i) => ({ offset: i * MiB, bytes: pattern(MiB, i + 1) }));
+      const finish = blk.beginWrites(0, writes);
+      driver.sleep();
+      expect(driver.queues[0]!.base).toBe(16);
+      driver.wake();
+      finish();
+      for (const { offset, bytes } of writes) expectSame(onHost(offset, MiB), bytes, `write at ${offset}`);
     },
     TIMEOUT_MS,
   );

@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { PeerError } from "../../src/errors.ts";
 import { deviceTypes } from "../../src/frontend/mod.ts";
 import { createMemfd } from "../../src/sys/mod.ts";
 import { runVhu } from "../bin/run-vhu.ts";
@@ -47,7 +48,11 @@ function fsConfig(tag: string): Uint8Array {
   return new Uint8Array(config);
 }
 
-async function connectDriver(daemon: PeerBackend, memory: DriverMemory, state?: DriverState): Promise<Driver> {
+async function connectDriver(
+  daemon: PeerBackend,
+  memory: DriverMemory,
+  state?: DriverState,
+): Promise<Driver> {
   return new Driver(await daemon.connect(), memory, {
     type: deviceTypes.fs,
     queueCount: 2,
@@ -190,6 +195,31 @@ describe.skipIf(!peers)("virtiofsd", () => {
       driver.start();
       goOn(new FuseClient(driver, JSON.parse(JSON.stringify(client))));
       driver.sleep();
+    },
+    TIMEOUT_MS,
+  );
+
+  test(
+    "a state that names a file which is gone is refused at CHECK, and the source goes on",
+    async () => {
+      writeFileSync(join(shared, "doomed"), "still readable");
+      await using first = startVirtiofsd("first");
+      using memory = new DriverMemory(MEMORY_BYTES);
+      using driver = await connectDriver(first, memory);
+      driver.start();
+      const fuse = new FuseClient(driver);
+      fuse.init();
+      fuse.lookup("doomed");
+      fuse.open("doomed");
+      rmSync(join(shared, "doomed"));
+      driver.sleep();
+      const state = await save(driver);
+      await using second = startVirtiofsd("second");
+      using secondMemory = new DriverMemory(MEMORY_BYTES);
+      using secondDriver = await connectDriver(second, secondMemory);
+      await expect(secondDriver.frontend.loadState([state])).rejects.toThrow(PeerError);
+      driver.wake();
+      expect(Buffer.from(fuse.read("doomed", 0, 100)).toString()).toBe("still readable");
     },
     TIMEOUT_MS,
   );

@@ -102,7 +102,10 @@ export class FuseClient {
   /** Attributes of a path that was looked up before: by its nodeid, without a new look-up. */
   getattr(path: string): FuseAttr {
     const args = new FuseArgs().u32(0, 0).u64(0n);
-    return decodeAttr(this.#call(opcode.GETATTR, this.#nodeOf(path), args, ATTR_OUT_BYTES, `getattr of ${path}`), 16);
+    return decodeAttr(
+      this.#call(opcode.GETATTR, this.#nodeOf(path), args, ATTR_OUT_BYTES, `getattr of ${path}`),
+      16,
+    );
   }
 
   /** Opens a path that was looked up before. `flags` as in open(2): 0 read-only, 2 read-write. */
@@ -124,7 +127,12 @@ export class FuseClient {
   /** Writes to an open file; returns how many bytes were taken. */
   write(path: string, offset: number, bytes: Uint8Array): number {
     const { nodeId, handle } = this.#handleOf(path);
-    const args = new FuseArgs().u64(handle, BigInt(offset)).u32(bytes.length, 0).u64(0n).u32(0, 0).bytes(bytes);
+    const args = new FuseArgs()
+      .u64(handle, BigInt(offset))
+      .u32(bytes.length, 0)
+      .u64(0n)
+      .u32(0, 0)
+      .bytes(bytes);
     return this.#call(opcode.WRITE, nodeId, args, WRITE_OUT_BYTES, `write of ${path}`).getUint32(0, true);
   }
 
@@ -159,7 +167,11 @@ export class FuseClient {
     const open = [...this.#open].map(
       ([path, { nodeId, handle }]) => [path, { nodeId: String(nodeId), handle: String(handle) }] as const,
     );
-    return { nextUnique: String(this.#nextUnique), nodes: Object.fromEntries(nodes), open: Object.fromEntries(open) };
+    return {
+      nextUnique: String(this.#nextUnique),
+      nodes: Object.fromEntries(nodes),
+      open: Object.fromEntries(open),
+    };
   }
 
   /** One request; the body of its reply, at most `replyBytes` long. */

@@ -107,7 +107,11 @@ export function decodeReply(reply: Uint8Array, unique: bigint, what: string): Da
 }
 
 export function decodeEntry(view: DataView): FuseEntry {
-  return { nodeId: view.getBigUint64(0, true), generation: view.getBigUint64(8, true), attr: decodeAttr(view, 40) };
+  return {
+    nodeId: view.getBigUint64(0, true),
+    generation: view.getBigUint64(8, true),
+    attr: decodeAttr(view, 40),
+  };
 }
 
 export function decodeAttr(view: DataView, offset: number): FuseAttr {

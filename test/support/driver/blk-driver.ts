@@ -43,11 +43,16 @@ export class BlkDriver {
 
   id(queue: number): string {
     this.#run(queue, REQUEST.getId, 0, ID_BYTES, ID_BYTES);
-    return Buffer.from(this.driver.memory.read(this.#data, ID_BYTES)).toString("latin1").replace(/\0.*$/s, "");
+    return Buffer.from(this.driver.memory.read(this.#data, ID_BYTES))
+      .toString("latin1")
+      .replace(/\0.*$/s, "");
   }
 
   /** Writes all, `depth` at a time, without waiting in between. Offsets must not overlap. */
-  writeBatch(queue: number, writes: readonly { readonly offset: number; readonly bytes: Uint8Array }[]): void {
+  writeBatch(
+    queue: number,
+    writes: readonly { readonly offset: number; readonly bytes: Uint8Array }[],
+  ): void {
     const free = Array.from({ length: this.depth }, (_, slot) => slot);
     const inFlight = new Map<number, number>();
     const waitOne = () => {

@@ -55,7 +55,10 @@ export class DriverQueue<Token> implements Disposable {
     const indirectArea: IndirectArea | undefined =
       indirectPieces === 0
         ? undefined
-        : { guestAddress: memory.allocate(indirectAreaBytes(size, indirectPieces)), maxPieces: indirectPieces };
+        : {
+            guestAddress: memory.allocate(indirectAreaBytes(size, indirectPieces)),
+            maxPieces: indirectPieces,
+          };
     this.ring = createDriverRing(memory.guest, this.#layout, { indirectArea, state: state?.ring });
     this.kick = createEventFd(`kick of queue ${index}`);
   }

@@ -1,0 +1,130 @@
+import { describe, expect, test } from "bun:test";
+import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { gatherEvidence } from "../../../bin/demo/evidence.ts";
+import { ControlClient } from "../../../migrate/machine/mod.ts";
+import { saveMachine } from "../../../migrate/mod.ts";
+import { SnapshotReader } from "../../../migrate/snapshot/mod.ts";
+import { BLOCKS, MachineFixture, sequenceOf, waitForSequence } from "../../support/machine-fixture.ts";
+
+const writer = { name: "test", version: "0" };
+
+describe("a native machine", () => {
+  test("is saved under load, killed, loaded and goes on; nothing is lost, torn or repeated", async () => {
+    using fixture = new MachineFixture();
+    const { process: first, driver } = await fixture.start();
+    const before = await waitForSequence(driver, 600);
+    const saved = await saveMachine(driver, fixture.path("m.vhu"), { writer, after: "stay" });
+    expect(saved.manifest.devices.map(({ name, stateFormat }) => [name, stateFormat])).toEqual([
+      ["disk0", "vhu-device-state"],
+      ["console0", "vhu-device-state"],
+    ]);
+    await fixture.kill(first, before);
+    driver[Symbol.dispose]();
+    using loaded = (await fixture.load("m.vhu")).driver;
+    const resumed = await loaded.status();
+    expect(sequenceOf(resumed)).toBeGreaterThanOrEqual(sequenceOf(before));
+    await waitForSequence(loaded, sequenceOf(resumed) + 600);
+    expect(await fixture.verify()).toMatchObject({ checked: BLOCKS, lost: 0, torn: 0, repeated: 0 });
+    await loaded.discard();
+    await Bun.sleep(200);
+    const evidence = gatherEvidence(fixture.path("disk.img"), fixture.path("console.log"), BLOCKS);
+    expect(evidence).toMatchObject({ repeatedLines: 0, missingLines: 0, tornBlocks: 0, lostBlocks: 0 });
+    expect(evidence.acknowledged).toBeGreaterThan(1200);
+  }, 60_000);
+
+  test("goes on after a save, and through ten saves in a row", async () => {
+    using fixture = new MachineFixture();
+    using driver = (await fixture.start()).driver;
+    for (let i = 0; i < 10; i++) {
+      const before = sequenceOf(await waitForSequence(driver, 1));
+      await saveMachine(driver, fixture.path("m.vhu"), { writer });
+      await waitForSequence(driver, before + 50);
+    }
+    expect(await fixture.verify()).toMatchObject({ lost: 0, torn: 0, repeated: 0 });
+    using reader = SnapshotReader.open(fixture.path("m.vhu"));
+    expect(reader.verify({ deep: true }).ok).toBe(true);
+    await driver.discard();
+  }, 60_000);
+
+  test("goes on by itself when whoever saves it dies in the middle", async () => {
+    using fixture = new MachineFixture();
+    using driver = (await fixture.start()).driver;
+    await waitForSequence(driver, 50);
+    {
+      using client = ControlClient.connect(fixture.socket);
+      await client.request({ command: "suspend", hold: "connection" });
+      expect((await driver.status()).runState).toBe("suspended");
+    }
+    const before = sequenceOf(await driver.status());
+    await waitForSequence(driver, before + 50);
+    expect((await driver.status()).runState).toBe("running");
+    await driver.discard();
+  }, 60_000);
+
+  test("a save that is cancelled leaves the old file and a running machine", async () => {
+    using fixture = new MachineFixture();
+    using driver = (await fixture.start()).driver;
+    await waitForSequence(driver, 50);
+    writeFileSync(fixture.path("m.vhu"), "the old file");
+    const reason = new Error("enough");
+    const abort = new AbortController();
+    const save = saveMachine(driver, fixture.path("m.vhu"), {
+      writer,
+      signal: abort.signal,
+      onProgress: () => abort.abort(reason),
+    });
+    await expect(save).rejects.toThrow("enough");
+    expect(readFileSync(fixture.path("m.vhu"), "utf8")).toBe("the old file");
+    expect(readdirSync(fixture.folder).filter((name) => name.endsWith(".tmp"))).toEqual([]);
+    const before = sequenceOf(await driver.status());
+    await waitForSequence(driver, before + 50);
+    await driver.discard();
+  }, 60_000);
+
+  test("a damaged snapshot is refused, and nothing of it runs", async () => {
+    using fixture = new MachineFixture();
+    const { process: first, driver } = await fixture.start();
+    const status = await waitForSequence(driver, 300);
+    await saveMachine(driver, fixture.path("m.vhu"), { writer, after: "stay" });
+    await fixture.kill(first, status);
+    driver[Symbol.dispose]();
+    const bytes = readFileSync(fixture.path("m.vhu"));
+    using whole = SnapshotReader.open(fixture.path("m.vhu"));
+    const extent = whole.extents(0).find(({ frame }) => frame !== undefined)!;
+    bytes[extent.frame!.offset + 20]! ^= 1;
+    writeFileSync(fixture.path("bad.vhu"), bytes);
+    await expect(fixture.load("bad.vhu")).rejects.toThrow(/memory region 0/);
+    await Bun.sleep(100);
+    expect(existsSync(fixture.socket)).toBe(false);
+    using loaded = (await fixture.load("m.vhu")).driver;
+    await waitForSequence(loaded, 400);
+    await loaded.discard();
+  }, 60_000);
+
+  test("a machine whose back-end is gone is not saved, and the reason is said", async () => {
+    using fixture = new MachineFixture();
+    using driver = (await fixture.start()).driver;
+    const status = await waitForSequence(driver, 50);
+    process.kill(status.devices[0]!.pid, "SIGKILL");
+    await Bun.sleep(100);
+    const save = saveMachine(driver, fixture.path("m.vhu"), { writer });
+    await expect(save).rejects.toThrow("device disk0: its back-end is gone");
+    expect(existsSync(fixture.path("m.vhu"))).toBe(false);
+    await driver.discard();
+  }, 60_000);
+
+  test("commands in the wrong state are refused and leave the machine as it was", async () => {
+    using fixture = new MachineFixture();
+    using driver = (await fixture.start()).driver;
+    using client = ControlClient.connect(fixture.socket);
+    await expect(client.request({ command: "resume" })).rejects.toThrow("not suspended");
+    await expect(client.request({ command: "export" })).rejects.toThrow("suspend it first");
+    await expect(client.request({ command: "state-check", device: "nope" })).rejects.toThrow('no device "nope"');
+    await expect(client.request({ command: "build", config: {} })).rejects.toThrow("file descriptor");
+    await client.request({ command: "suspend", hold: "until-resumed" });
+    await expect(client.request({ command: "suspend", hold: "connection" })).rejects.toThrow("not running");
+    await client.request({ command: "resume" });
+    await waitForSequence(driver, 50);
+    await driver.discard();
+  }, 60_000);
+});
