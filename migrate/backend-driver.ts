@@ -40,7 +40,9 @@ export class BackendDriver implements VmDriver {
 
   async preflight(): Promise<readonly PreflightCheck[]> {
     const ok = this.#frontend.has("DEVICE_STATE");
-    const detail = ok ? "the back-end has DEVICE_STATE" : "the back-end has no DEVICE_STATE: its state cannot be moved";
+    const detail = ok
+      ? "the back-end has DEVICE_STATE"
+      : "the back-end has no DEVICE_STATE: its state cannot be moved";
     return [{ name: "device state", ok, detail }];
   }
 
@@ -63,7 +65,10 @@ export class BackendDriver implements VmDriver {
       id: DEVICE_ID,
       name: this.#type.name,
       type: this.#type.name,
-      backend: { identity: "unknown", ...(this.#executable === undefined ? {} : { executable: this.#executable }) },
+      backend: {
+        identity: "unknown",
+        ...(this.#executable === undefined ? {} : { executable: this.#executable }),
+      },
       socket: this.socketPath,
       features: `0x${this.#frontend.offeredFeatures.toString(16)}`,
       protocolFeatures: `0x${this.#frontend.protocolFeatures.toString(16)}`,
@@ -81,7 +86,9 @@ export class BackendDriver implements VmDriver {
     const { devices } = source.manifest;
     const [device] = devices;
     if (device === undefined || devices.length !== 1) {
-      throw new CompatibilityError(`the snapshot has ${devices.length} devices; a back-end takes the state of one`);
+      throw new CompatibilityError(
+        `the snapshot has ${devices.length} devices; a back-end takes the state of one`,
+      );
     }
     await this.#frontend.loadState(source.deviceState(device.id), { signal: options.signal });
   }
@@ -102,7 +109,9 @@ function typeByName(name: string | undefined): DeviceType {
   if (name === undefined) return UNKNOWN_TYPE;
   const type = (deviceTypes as Readonly<Record<string, DeviceType>>)[name];
   if (type !== undefined) return type;
-  throw new CompatibilityError(`"${name}" is not a device type; known are ${Object.keys(deviceTypes).join(", ")}`);
+  throw new CompatibilityError(
+    `"${name}" is not a device type; known are ${Object.keys(deviceTypes).join(", ")}`,
+  );
 }
 
 function executableOf(pid: number): string | undefined {

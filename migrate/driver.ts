@@ -31,7 +31,9 @@ export interface VmDescription {
 export interface MoveOptions {
   readonly signal?: AbortSignal | undefined;
   /** Called now and then with the bytes done of the bytes to do. */
-  readonly onProgress?: ((progress: { readonly phase: string; readonly done: number; readonly total: number }) => void) | undefined;
+  readonly onProgress?:
+    | ((progress: { readonly phase: string; readonly done: number; readonly total: number }) => void)
+    | undefined;
 }
 
 /**
@@ -52,4 +54,3 @@ export interface VmDriver extends Disposable {
   /** Ends the machine: the source after `--stop`, or what a failed load has built. */
   discard(): Promise<void>;
 }
-

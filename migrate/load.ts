@@ -7,7 +7,11 @@ export interface LoadOptions extends MoveOptions {
 }
 
 /** Loads a snapshot through a driver. A load that fails leaves nothing behind: what was built is discarded. */
-export async function loadMachine(driver: VmDriver, reader: SnapshotReader, options: LoadOptions = {}): Promise<void> {
+export async function loadMachine(
+  driver: VmDriver,
+  reader: SnapshotReader,
+  options: LoadOptions = {},
+): Promise<void> {
   try {
     await driver.prepareLoad(reader, options);
     options.signal?.throwIfAborted();

@@ -23,11 +23,16 @@ export interface SaveResult extends SnapshotSummary {
  * Saves a machine into a file (a path) or a pipe (an fd number). Unless something else was asked for and the snapshot is
  * whole, the machine then runs as before; and no half-written file is under the name.
  */
-export async function saveMachine(driver: VmDriver, target: string | number, options: SaveOptions): Promise<SaveResult> {
+export async function saveMachine(
+  driver: VmDriver,
+  target: string | number,
+  options: SaveOptions,
+): Promise<SaveResult> {
   requirePassed(await driver.preflight());
   const { runState } = await driver.describe();
   const header = { writer: options.writer, runState, labels: { ...options.labels } };
-  using writer = typeof target === "string" ? SnapshotWriter.toFile(target, header) : SnapshotWriter.toFd(target, header);
+  using writer =
+    typeof target === "string" ? SnapshotWriter.toFile(target, header) : SnapshotWriter.toFd(target, header);
   let isDone = false;
   try {
     const manifest = await driver.save(writer, options);
@@ -46,5 +51,9 @@ export async function saveMachine(driver: VmDriver, target: string | number, opt
 export function requirePassed(checks: readonly PreflightCheck[]): void {
   const failed = checks.filter(({ ok }) => !ok);
   if (failed.length === 0) return;
-  throw new CompatibilityError(failed.map(({ name, detail }) => `${name}: ${detail}`).join("; "), {}, "PREFLIGHT");
+  throw new CompatibilityError(
+    failed.map(({ name, detail }) => `${name}: ${detail}`).join("; "),
+    {},
+    "PREFLIGHT",
+  );
 }

@@ -7,9 +7,9 @@ import { version } from "../../package.json" with { type: "json" };
 import { action, addCommand, type CommandContext } from "../command.ts";
 import { type DemoResult, isRight, runDemo } from "../demo/demo.ts";
 import { formatBytes, formatDuration } from "../output/format.ts";
-import { wholeNumber } from "../whole-number.ts";
 import { describeSnapshot } from "../snapshot/describe.ts";
 import { snapshotPage } from "../snapshot/page.ts";
+import { wholeNumber } from "../whole-number.ts";
 
 interface DemoCommandOptions {
   readonly keep?: boolean;
@@ -63,7 +63,11 @@ async function demo(context: CommandContext, options: DemoCommandOptions): Promi
 
 function inspectLines(path: string): string[] {
   using reader = SnapshotReader.open(path);
-  return ["", "vhu snapshot inspect demo.vhu", ...snapshotPage("demo.vhu", describeSnapshot(reader)).map((line) => `  ${line}`)];
+  return [
+    "",
+    "vhu snapshot inspect demo.vhu",
+    ...snapshotPage("demo.vhu", describeSnapshot(reader)).map((line) => `  ${line}`),
+  ];
 }
 
 function resultLines(result: DemoResult): string[] {

@@ -45,7 +45,11 @@ export function registerMachineStatus(parent: Command): void {
 
 export function registerMachineSuspend(parent: Command): void {
   register(parent, {
-    page: page("suspend", "stop a machine's devices and its workload, keeping everything", "stand still until resumed"),
+    page: page(
+      "suspend",
+      "stop a machine's devices and its workload, keeping everything",
+      "stand still until resumed",
+    ),
     async run({ output, signal }, client) {
       await client.request({ command: "suspend", hold: "until-resumed" }, { signal });
       output.summary({ runState: "suspended" }, () => ["suspended"]);
@@ -78,7 +82,11 @@ export function registerMachineStop(parent: Command): void {
 
 export function registerMachineVerify(parent: Command): void {
   register(parent, {
-    page: page("verify", "check everything that a machine's workload wrote, through its devices", "is anything lost?"),
+    page: page(
+      "verify",
+      "check everything that a machine's workload wrote, through its devices",
+      "is anything lost?",
+    ),
     async run({ output, signal }, client) {
       const { result } = await client.request({ command: "verify" }, { signal });
       const report = verifyReport.parse(result);

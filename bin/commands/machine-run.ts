@@ -37,7 +37,8 @@ waits for \`vhu migrate load SNAPSHOT machine:PATH\`.`,
 const TERMINATED_STATUS = 128 + 15;
 
 async function run(context: CommandContext, file: string | undefined, options: RunOptions): Promise<number> {
-  if ((file === undefined) !== (options.incoming === true)) throw new UsageError("give either a machine file or --incoming");
+  if ((file === undefined) !== (options.incoming === true))
+    throw new UsageError("give either a machine file or --incoming");
   const config = file === undefined ? undefined : readMachineFile(file);
   const socket = options.socket ?? config?.socket;
   if (socket === undefined) throw new UsageError("--incoming needs --socket PATH");

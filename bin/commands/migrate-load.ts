@@ -1,5 +1,11 @@
 import type { Command } from "commander";
-import { loadMachine, MachineProcess, OwnSnapshots, parseMachineConfig, requireMayStart } from "../../migrate/mod.ts";
+import {
+  loadMachine,
+  MachineProcess,
+  OwnSnapshots,
+  parseMachineConfig,
+  requireMayStart,
+} from "../../migrate/mod.ts";
 import type { SnapshotReader } from "../../migrate/snapshot/mod.ts";
 import { CompatibilityError } from "../../src/errors.ts";
 import { about } from "../about.ts";
@@ -49,7 +55,12 @@ nothing behind.`,
     );
 }
 
-async function load(context: CommandContext, file: string, target: string | undefined, options: LoadOptions): Promise<undefined> {
+async function load(
+  context: CommandContext,
+  file: string,
+  target: string | undefined,
+  options: LoadOptions,
+): Promise<undefined> {
   const startMs = performance.now();
   using reader = about(file, () => openSnapshot(file));
   if (target === undefined) await loadIntoNewMachine(context, reader, options, startMs);
@@ -57,17 +68,30 @@ async function load(context: CommandContext, file: string, target: string | unde
   return undefined;
 }
 
-async function loadInto(context: CommandContext, reader: SnapshotReader, targetText: string, options: LoadOptions, startMs: number) {
+async function loadInto(
+  context: CommandContext,
+  reader: SnapshotReader,
+  targetText: string,
+  options: LoadOptions,
+  startMs: number,
+) {
   const target = parseAddressOf(targetText, "target", ["machine", "unix"]);
   using driver = openDriver(target, options.type);
   await loadMachine(driver, reader, moveOptions(context, options));
   report(context, reader, { target: targetText }, startMs);
 }
 
-async function loadIntoNewMachine(context: CommandContext, reader: SnapshotReader, options: LoadOptions, startMs: number) {
+async function loadIntoNewMachine(
+  context: CommandContext,
+  reader: SnapshotReader,
+  options: LoadOptions,
+  startMs: number,
+) {
   const { machine } = reader.manifest;
   if (machine === undefined) {
-    throw new CompatibilityError("the snapshot holds one back-end's device state and no machine: give unix:PATH as the target");
+    throw new CompatibilityError(
+      "the snapshot holds one back-end's device state and no machine: give unix:PATH as the target",
+    );
   }
   requireMayStart(reader.root, { own: new OwnSnapshots(), trust: options.trust ?? false });
   const socket = options.socket ?? parseMachineConfig(machine, "manifest").socket;
@@ -83,7 +107,8 @@ function moveOptions({ output, signal }: CommandContext, { paused }: LoadOptions
   return {
     signal,
     paused,
-    onProgress: ({ done, total }: { done: number; total: number }) => progress.update({ doneBytes: done, totalBytes: total }),
+    onProgress: ({ done, total }: { done: number; total: number }) =>
+      progress.update({ doneBytes: done, totalBytes: total }),
   };
 }
 

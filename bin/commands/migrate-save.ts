@@ -1,5 +1,12 @@
 import type { Command } from "commander";
-import { BackendDriver, MachineDriver, OwnSnapshots, type SaveResult, saveMachine, type VmDriver } from "../../migrate/mod.ts";
+import {
+  BackendDriver,
+  MachineDriver,
+  OwnSnapshots,
+  type SaveResult,
+  saveMachine,
+  type VmDriver,
+} from "../../migrate/mod.ts";
 import { version } from "../../package.json" with { type: "json" };
 import { UsageError } from "../../src/errors.ts";
 import { type Address, parseAddressOf } from "../address.ts";
@@ -37,10 +44,19 @@ what was there stays.`,
     .option("--stop", "end the machine once the snapshot is whole")
     .option("--type <type>", "what kind of device a unix: back-end is, e.g. fs; the protocol does not tell")
     .option("--label <key=value>", "a label for the snapshot's header; may be repeated", collect)
-    .action(action((context, source: string, file: string, options: SaveOptions) => save(context, source, file, options)));
+    .action(
+      action((context, source: string, file: string, options: SaveOptions) =>
+        save(context, source, file, options),
+      ),
+    );
 }
 
-async function save(context: CommandContext, sourceText: string, fileText: string, options: SaveOptions): Promise<undefined> {
+async function save(
+  context: CommandContext,
+  sourceText: string,
+  fileText: string,
+  options: SaveOptions,
+): Promise<undefined> {
   const source = parseAddressOf(sourceText, "source", ["machine", "unix"]);
   const target = parseAddressOf(fileText, "snapshot", ["file", "stdio"]);
   const { output, signal } = context;

@@ -1,7 +1,19 @@
 import { readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { loadMachine, type MachineDriver, MachineProcess, OwnSnapshots, requireMayStart, saveMachine } from "../../migrate/mod.ts";
-import { ControlClient, type MachineStatus, type VerifyReport, verifyReport } from "../../migrate/machine/mod.ts";
+import {
+  ControlClient,
+  type MachineStatus,
+  type VerifyReport,
+  verifyReport,
+} from "../../migrate/machine/mod.ts";
+import {
+  loadMachine,
+  type MachineDriver,
+  MachineProcess,
+  OwnSnapshots,
+  requireMayStart,
+  saveMachine,
+} from "../../migrate/mod.ts";
 import { SnapshotReader } from "../../migrate/snapshot/mod.ts";
 import { StateError } from "../../src/errors.ts";
 import { Deadline } from "../../src/sys/mod.ts";
@@ -81,7 +93,10 @@ export async function runDemo(options: DemoOptions): Promise<DemoResult> {
     signal,
   });
   const saveMs = performance.now() - saveStart;
-  say(`saved it under load, after ${sequenceOf(before)} writes`, { sizeBytes: saved.sizeBytes, milliseconds: saveMs });
+  say(`saved it under load, after ${sequenceOf(before)} writes`, {
+    sizeBytes: saved.sizeBytes,
+    milliseconds: saveMs,
+  });
 
   const killed = [first.pid, ...before.devices.map(({ pid }) => pid)];
   for (const pid of killed) process.kill(pid, "SIGKILL");
@@ -92,7 +107,12 @@ export async function runDemo(options: DemoOptions): Promise<DemoResult> {
   const loadStart = performance.now();
   using reader = SnapshotReader.open(snapshotPath);
   requireMayStart(reader.root, { own, trust: false });
-  using second = MachineProcess.start(vhuCommand, ["--incoming", "--socket", path("demo.sock")], path("demo.sock"), path("second.log"));
+  using second = MachineProcess.start(
+    vhuCommand,
+    ["--incoming", "--socket", path("demo.sock")],
+    path("demo.sock"),
+    path("second.log"),
+  );
   using loaded = await second.connect(signal);
   await loadMachine(loaded, reader, { signal });
   const loadMs = performance.now() - loadStart;
@@ -124,13 +144,20 @@ export function isRight({ verify, evidence, writesAfter }: DemoResult): boolean 
   return wrong === 0 && acknowledged > 0 && writesAfter > 0 && verify.checked > 0;
 }
 
-async function waitForWrites(driver: MachineDriver, atLeast: number, signal: AbortSignal): Promise<MachineStatus> {
+async function waitForWrites(
+  driver: MachineDriver,
+  atLeast: number,
+  signal: AbortSignal,
+): Promise<MachineStatus> {
   const deadline = new Deadline(PROGRESS_TIMEOUT_MS);
   for (;;) {
     signal.throwIfAborted();
     const status = await driver.status();
     if (sequenceOf(status) >= atLeast) return status;
-    if (deadline.expired) throw new StateError(`the machine made ${sequenceOf(status)} writes in a minute, ${atLeast} were expected`);
+    if (deadline.expired)
+      throw new StateError(
+        `the machine made ${sequenceOf(status)} writes in a minute, ${atLeast} were expected`,
+      );
     await Bun.sleep(20);
   }
 }

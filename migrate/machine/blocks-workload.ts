@@ -19,12 +19,21 @@ const MAX_LOG_BACKLOG = 256;
 /** Every so many requests is a read that checks an earlier write. */
 const READ_EVERY = 4;
 
-const lane = z.strictObject({ kind: z.enum(["idle", "read", "write"]), slot: z.number().int().min(0), sequence: z.number().int().min(0) });
+const lane = z.strictObject({
+  kind: z.enum(["idle", "read", "write"]),
+  slot: z.number().int().min(0),
+  sequence: z.number().int().min(0),
+});
 const state = z.strictObject({
   nextSequence: z.number().int().min(1),
   requests: z.number().int().min(0),
   lanes: z.array(lane).max(64),
-  counters: z.strictObject({ writes: z.number(), reads: z.number(), errors: z.number(), mismatches: z.number() }),
+  counters: z.strictObject({
+    writes: z.number(),
+    reads: z.number(),
+    errors: z.number(),
+    mismatches: z.number(),
+  }),
   log: logState.optional(),
 });
 type Lane = z.infer<typeof lane>;
@@ -62,9 +71,11 @@ export class BlocksWorkload implements Workload {
     this.#ledger = memory.allocate(config.blocks * 8);
     const from = restored === undefined ? undefined : parseState(restored);
     this.#log = console === undefined ? undefined : new LogWriter(console, memory, from?.log);
-    this.#lanes = from?.lanes ?? Array.from({ length: lanes }, () => ({ kind: "idle", slot: 0, sequence: 0 }));
+    this.#lanes =
+      from?.lanes ?? Array.from({ length: lanes }, () => ({ kind: "idle", slot: 0, sequence: 0 }));
     if (from === undefined) return;
-    if (from.lanes.length !== lanes) throw new FormatError(`${from.lanes.length} lanes instead of ${lanes}`, "machine state");
+    if (from.lanes.length !== lanes)
+      throw new FormatError(`${from.lanes.length} lanes instead of ${lanes}`, "machine state");
     this.#nextSequence = from.nextSequence;
     this.#requests = from.requests;
     Object.assign(this.#counters, from.counters);
@@ -118,7 +129,8 @@ export class BlocksWorkload implements Workload {
       while (this.#lanes[0]!.kind !== "idle") {
         turn();
         this.disk.queues[0]!.drain((token) => {
-          if (this.#statusOf(token) !== 0) report.failures.push(`slot ${slot}: the device answered with an error`);
+          if (this.#statusOf(token) !== 0)
+            report.failures.push(`slot ${slot}: the device answered with an error`);
           this.#lanes[token]!.kind = "idle";
         });
       }
@@ -131,7 +143,11 @@ export class BlocksWorkload implements Workload {
     this.pause();
   }
 
-  #judge(slot: number, expected: number, report: { checked: number; lost: number; torn: number; repeated: number; failures: string[] }): void {
+  #judge(
+    slot: number,
+    expected: number,
+    report: { checked: number; lost: number; torn: number; repeated: number; failures: string[] },
+  ): void {
     this.memory.guest.read(this.#data, this.#block);
     const found = readBlock(this.#block);
     if (found === "untouched" && expected === 0) return;
@@ -140,16 +156,19 @@ export class BlocksWorkload implements Workload {
     else if (found === "untouched" || Number(found.sequence) < expected) report.lost++;
     else if (found.slot !== slot || Number(found.sequence) > expected) report.repeated++;
     else return;
-    report.failures.push(`slot ${slot}: expected ${expected}, found ${found === "torn" || found === "untouched" ? found : found.sequence}`);
+    report.failures.push(
+      `slot ${slot}: expected ${expected}, found ${found === "torn" || found === "untouched" ? found : found.sequence}`,
+    );
   }
 
   #schedule(): void {
     const pauseMs = this.config["pause-ms"];
     if (pauseMs === 0) this.#submit();
-    else this.#timer ??= this.loop.schedule(pauseMs, () => {
-      this.#timer = undefined;
-      this.#submit();
-    });
+    else
+      this.#timer ??= this.loop.schedule(pauseMs, () => {
+        this.#timer = undefined;
+        this.#submit();
+      });
   }
 
   #submit(): void {
@@ -217,7 +236,11 @@ export class BlocksWorkload implements Workload {
       this.#counters.reads++;
       this.memory.guest.read(this.#data + token * BLOCK_BYTES, this.#block);
       const found = readBlock(this.#block);
-      const right = found !== "torn" && found !== "untouched" && Number(found.sequence) === done.sequence && found.slot === done.slot;
+      const right =
+        found !== "torn" &&
+        found !== "untouched" &&
+        Number(found.sequence) === done.sequence &&
+        found.slot === done.slot;
       if (!right && !(found === "untouched" && done.sequence === 0)) this.#counters.mismatches++;
     }
     done.kind = "idle";
@@ -246,5 +269,8 @@ export class BlocksWorkload implements Workload {
 function parseState(value: unknown): z.infer<typeof state> {
   const result = state.safeParse(value);
   if (result.success) return result.data;
-  throw new FormatError(`the workload's state is invalid: ${result.error.issues[0]?.message}`, "machine state");
+  throw new FormatError(
+    `the workload's state is invalid: ${result.error.issues[0]?.message}`,
+    "machine state",
+  );
 }

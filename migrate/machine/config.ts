@@ -3,7 +3,9 @@ import { dirname, resolve } from "node:path";
 import { z } from "zod";
 import { FormatError, UsageError } from "../../src/errors.ts";
 
-const name = z.string().regex(/^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$/, "letters, digits, '-', '_' and '.', at most 64");
+const name = z
+  .string()
+  .regex(/^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$/, "letters, digits, '-', '_' and '.', at most 64");
 const path = z.string().min(1).max(4096);
 const queueSize = z.number().int().min(2).max(32768).default(128);
 
@@ -75,17 +77,28 @@ const machine = z
     name,
     /** Where the machine is controlled from. */
     socket: path,
-    memory: z.strictObject({ "size-mib": z.number().int().min(1).max(1 << 20) }),
+    memory: z.strictObject({
+      "size-mib": z
+        .number()
+        .int()
+        .min(1)
+        .max(1 << 20),
+    }),
     device: z.array(device).max(64).default([]),
     workload: z.array(workload).max(64).default([]),
   })
   .superRefine((value, context) => {
     const names = value.device.map((d) => d.name);
-    if (new Set(names).size !== names.length) context.addIssue({ code: "custom", message: "device names repeat", path: ["device"] });
+    if (new Set(names).size !== names.length)
+      context.addIssue({ code: "custom", message: "device names repeat", path: ["device"] });
     for (const [index, load] of value.workload.entries()) {
       const [target, type] = load.kind === "blocks" ? [load.disk, "blk"] : [load.share, "fs"];
       if (!value.device.some((d) => d.name === target && d.type === type)) {
-        context.addIssue({ code: "custom", message: `there is no ${type} device "${target}"`, path: ["workload", index] });
+        context.addIssue({
+          code: "custom",
+          message: `there is no ${type} device "${target}"`,
+          path: ["workload", index],
+        });
       }
       const disk = value.device.find((d) => d.name === target);
       // A request has three descriptors.
@@ -95,7 +108,11 @@ const machine = z
       }
       const log = load.kind === "blocks" ? load.log : undefined;
       if (log !== undefined && !value.device.some((d) => d.name === log && d.type === "console")) {
-        context.addIssue({ code: "custom", message: `there is no console "${log}"`, path: ["workload", index] });
+        context.addIssue({
+          code: "custom",
+          message: `there is no console "${log}"`,
+          path: ["workload", index],
+        });
       }
     }
   });
@@ -125,12 +142,15 @@ export function readMachineFile(file: string): MachineConfig {
 export function parseMachineConfig(value: unknown, section: string): MachineConfig {
   const result = machine.safeParse(value);
   if (result.success) return result.data;
-  const issues = result.error.issues.map((issue) => `${issue.path.join(".") || "the file"}: ${issue.message}`);
+  const issues = result.error.issues.map(
+    (issue) => `${issue.path.join(".") || "the file"}: ${issue.message}`,
+  );
   throw new FormatError(issues.join("; "), section);
 }
 
 function absolutePaths(config: MachineConfig, folder: string): MachineConfig {
-  const absolute = <T extends string | undefined>(value: T) => (value === undefined ? value : resolve(folder, value)) as T;
+  const absolute = <T extends string | undefined>(value: T) =>
+    (value === undefined ? value : resolve(folder, value)) as T;
   return {
     ...config,
     socket: absolute(config.socket),

@@ -39,9 +39,15 @@ export class ControlClient implements Disposable {
   }
 
   /** Sends a request and waits for its answer; fds of the answer are the caller's. */
-  async request(request: ControlRequest, options: RequestOptions = {}): Promise<{ result: unknown; fds: Fd[] }> {
+  async request(
+    request: ControlRequest,
+    options: RequestOptions = {},
+  ): Promise<{ result: unknown; fds: Fd[] }> {
     this.#connection.send(request, options.fds);
-    const { body, fds } = await this.#connection.receiveAsync(options.timeoutMs ?? DEFAULT_TIMEOUT_MS, options.signal);
+    const { body, fds } = await this.#connection.receiveAsync(
+      options.timeoutMs ?? DEFAULT_TIMEOUT_MS,
+      options.signal,
+    );
     const answer = controlAnswer.safeParse(body);
     if (!answer.success) throw new PeerError("the machine's answer is not one of vhu's control protocol");
     if (!answer.data.ok) throw new MachineError(answer.data.error);

@@ -1,5 +1,14 @@
 import { FormatError, PeerError } from "../../src/errors.ts";
-import { Deadline, disposeAll, type Fd, NativeBuffer, POLL, type UnixSocket, WOULD_BLOCK, waitReady } from "../../src/sys/mod.ts";
+import {
+  Deadline,
+  disposeAll,
+  type Fd,
+  NativeBuffer,
+  POLL,
+  type UnixSocket,
+  WOULD_BLOCK,
+  waitReady,
+} from "../../src/sys/mod.ts";
 
 /** u32 "VHUC", u32 length; then JSON. */
 const HEADER_BYTES = 8;
@@ -50,7 +59,8 @@ export class ControlConnection implements Disposable {
       return { body: JSON.parse(new TextDecoder().decode(payload.bytes)), fds };
     } catch (error) {
       disposeAll(fds);
-      if (error instanceof SyntaxError) throw new FormatError("the message is not JSON", "control message", HEADER_BYTES);
+      if (error instanceof SyntaxError)
+        throw new FormatError("the message is not JSON", "control message", HEADER_BYTES);
       throw error;
     }
   }

@@ -11,7 +11,11 @@ export const controlRequest = z.discriminatedUnion("command", [
   /** Answer: the description of a suspended machine. Fds: memory, machine state. */
   z.strictObject({ command: z.literal("export") }),
   /** Fd: the pipe. Answer's fd, if any: the back-end's own, to be used instead. */
-  z.strictObject({ command: z.literal("state-begin"), device: z.string(), direction: z.enum(["save", "load"]) }),
+  z.strictObject({
+    command: z.literal("state-begin"),
+    device: z.string(),
+    direction: z.enum(["save", "load"]),
+  }),
   z.strictObject({ command: z.literal("state-check"), device: z.string() }),
   /** Only an incoming machine. Fds: memory, machine state. */
   z.strictObject({ command: z.literal("build"), config: z.unknown() }),
@@ -70,5 +74,8 @@ export type ExportedMachine = z.infer<typeof exportedMachine>;
 /** Every answer: a result, or what went wrong with the exit status that it stands for. */
 export const controlAnswer = z.union([
   z.object({ ok: z.literal(true), result: z.unknown() }),
-  z.object({ ok: z.literal(false), error: z.object({ code: z.string(), message: z.string(), exitStatus: z.number() }) }),
+  z.object({
+    ok: z.literal(false),
+    error: z.object({ code: z.string(), message: z.string(), exitStatus: z.number() }),
+  }),
 ]);

@@ -1,7 +1,17 @@
 import { SyscallError, UsageError, VhuError } from "../../src/errors.ts";
 import { DEFAULT_TRANSFER_IDLE_TIMEOUT_MS } from "../../src/limits.ts";
 import { type Logger, silentLogger } from "../../src/logger.ts";
-import { createMemfd, disposeAll, type EventLoop, type Fd, Mapping, POLL, sizeOf, UnixListener, type UnixSocket } from "../../src/sys/mod.ts";
+import {
+  createMemfd,
+  disposeAll,
+  type EventLoop,
+  type Fd,
+  Mapping,
+  POLL,
+  sizeOf,
+  UnixListener,
+  type UnixSocket,
+} from "../../src/sys/mod.ts";
 import { ControlConnection } from "./control-connection.ts";
 import { type ControlRequest, controlRequest } from "./control-protocol.ts";
 import type { MachineHost } from "./machine-host.ts";
@@ -70,7 +80,8 @@ export class ControlServer implements Disposable {
     let answer: Answer = {};
     try {
       const request = controlRequest.safeParse(body);
-      if (!request.success) throw new UsageError(`not a control request: ${request.error.issues[0]?.message}`);
+      if (!request.success)
+        throw new UsageError(`not a control request: ${request.error.issues[0]?.message}`);
       answer = this.#handle(session, request.data, fds) ?? {};
       session.connection.send({ ok: true, result: answer.result ?? {} }, answer.fds);
     } catch (error) {
@@ -108,11 +119,15 @@ export class ControlServer implements Disposable {
       case "state-begin": {
         // Our copy must go: the end of the stream is seen only when every copy of the writing end is closed.
         using theirs = take(fds);
-        const own = host.machine.device(request.device).frontend.client.setDeviceStateFd(request.direction, theirs);
+        const own = host.machine
+          .device(request.device)
+          .frontend.client.setDeviceStateFd(request.direction, theirs);
         return { result: { ownFd: own !== undefined }, fds: own === undefined ? [] : [own] };
       }
       case "state-check":
-        host.machine.device(request.device).frontend.client.checkDeviceStateInLine(DEFAULT_TRANSFER_IDLE_TIMEOUT_MS);
+        host.machine
+          .device(request.device)
+          .frontend.client.checkDeviceStateInLine(DEFAULT_TRANSFER_IDLE_TIMEOUT_MS);
         return undefined;
       case "build":
         host.build(request.config, take(fds), bytesOf(take(fds)));
@@ -157,12 +172,14 @@ const MAX_STATE_BYTES = 64 << 20;
 function bytesOf(fd: Fd): Uint8Array {
   using owned = fd;
   const sizeBytes = sizeOf(owned);
-  if (sizeBytes > MAX_STATE_BYTES) throw new UsageError(`a machine state of ${sizeBytes} bytes is over the limit`);
+  if (sizeBytes > MAX_STATE_BYTES)
+    throw new UsageError(`a machine state of ${sizeBytes} bytes is over the limit`);
   try {
     using mapping = Mapping.ofFd(owned, { sizeBytes, readOnly: true });
     return new Uint8Array(mapping.window(0, sizeBytes)).slice();
   } catch (error) {
-    if (error instanceof SyscallError) throw new UsageError(`the machine state cannot be mapped: ${error.message}`);
+    if (error instanceof SyscallError)
+      throw new UsageError(`the machine state cannot be mapped: ${error.message}`);
     throw error;
   }
 }

@@ -26,13 +26,18 @@ export function openBackend(config: DeviceConfig, programs: DevicePrograms): Dev
   const [ours, theirs] = UnixSocket.pair();
   using _theirs = theirs;
   try {
-    const child = Bun.spawn([...programs.vhu, "device", "run", ...deviceArguments(config), "--fd", "3", "--once"], {
-      stdio: ["ignore", "ignore", "inherit", theirs.fd.number],
-    });
+    const child = Bun.spawn(
+      [...programs.vhu, "device", "run", ...deviceArguments(config), "--fd", "3", "--once"],
+      {
+        stdio: ["ignore", "ignore", "inherit", theirs.fd.number],
+      },
+    );
     return { socket: ours, pid: child.pid, process: child };
   } catch (cause) {
     ours[Symbol.dispose]();
-    throw new PeerError(`cannot start the back-end of ${config.name}: ${(cause as Error).message}`, { cause });
+    throw new PeerError(`cannot start the back-end of ${config.name}: ${(cause as Error).message}`, {
+      cause,
+    });
   }
 }
 

@@ -199,5 +199,8 @@ function freshState(): State {
 function parseState(value: unknown): State {
   const result = state.safeParse(value);
   if (result.success) return result.data;
-  throw new FormatError(`the workload's state is invalid: ${result.error.issues[0]?.message}`, "machine state");
+  throw new FormatError(
+    `the workload's state is invalid: ${result.error.issues[0]?.message}`,
+    "machine state",
+  );
 }

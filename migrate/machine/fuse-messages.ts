@@ -18,7 +18,12 @@ export const FUSE_READ_BYTES = 16 << 10;
 export const FUSE_REQUEST_BYTES = 512;
 export const FUSE_ANSWER_BYTES = OUT_HEADER_BYTES + FUSE_READ_BYTES;
 
-function request(opcode: number, unique: number, node: string, bodyBytes: number): { bytes: Uint8Array; body: DataView } {
+function request(
+  opcode: number,
+  unique: number,
+  node: string,
+  bodyBytes: number,
+): { bytes: Uint8Array; body: DataView } {
   const bytes = new Uint8Array(IN_HEADER_BYTES + bodyBytes);
   const view = new DataView(bytes.buffer);
   view.setUint32(0, bytes.length, true);
@@ -62,7 +67,11 @@ export function answerBody(answer: Uint8Array, unique: number, what: string): Ui
   const view = new DataView(answer.buffer, answer.byteOffset, answer.length);
   if (answer.length < OUT_HEADER_BYTES) throw new PeerError(`${what}: an answer of ${answer.length} bytes`);
   const sizeBytes = view.getUint32(0, true);
-  if (view.getBigUint64(8, true) !== BigInt(unique) || sizeBytes < OUT_HEADER_BYTES || sizeBytes > answer.length) {
+  if (
+    view.getBigUint64(8, true) !== BigInt(unique) ||
+    sizeBytes < OUT_HEADER_BYTES ||
+    sizeBytes > answer.length
+  ) {
     throw new PeerError(`${what}: the answer is to another request`);
   }
   const error = view.getInt32(4, true);

@@ -6,7 +6,18 @@ const LINE_BYTES = 32;
 const LINES = 32;
 const TRANSMIT_QUEUE = 1;
 
-export const logState = z.strictObject({ pending: z.array(z.number().int().min(1)).max(100_000), busy: z.array(z.number().int().min(0).max(LINES - 1)).max(LINES) });
+export const logState = z.strictObject({
+  pending: z.array(z.number().int().min(1)).max(100_000),
+  busy: z
+    .array(
+      z
+        .number()
+        .int()
+        .min(0)
+        .max(LINES - 1),
+    )
+    .max(LINES),
+});
 
 /** Writes a line for each number to a console, in order, through the guest's transmit queue. */
 export class LogWriter {
@@ -60,6 +71,9 @@ export class LogWriter {
 
   exportState(): z.infer<typeof logState> {
     const free = new Set(this.#free);
-    return { pending: [...this.#pending], busy: Array.from({ length: LINES }, (_, i) => i).filter((i) => !free.has(i)) };
+    return {
+      pending: [...this.#pending],
+      busy: Array.from({ length: LINES }, (_, i) => i).filter((i) => !free.has(i)),
+    };
   }
 }

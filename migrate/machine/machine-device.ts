@@ -48,13 +48,16 @@ export class MachineDevice implements Disposable {
         onLost(this);
       },
     });
-    this.features = restored?.features ?? this.frontend.features & (DRIVER_FEATURES[config.type] | baseFeatures);
+    this.features =
+      restored?.features ?? this.frontend.features & (DRIVER_FEATURES[config.type] | baseFeatures);
     const eventIdx = (this.features & virtioFeature.RING_EVENT_IDX) !== 0n;
     this.queues = Array.from(
       { length: QUEUES_USED[config.type] },
-      (_, index) => new MachineQueue(index, config["queue-size"], memory, { eventIdx }, restored?.queues[index]),
+      (_, index) =>
+        new MachineQueue(index, config["queue-size"], memory, { eventIdx }, restored?.queues[index]),
     );
-    for (const { index } of this.queues) loop.watch(this.interrupt.callFor(index), POLL.IN, () => this.#onCall(index));
+    for (const { index } of this.queues)
+      loop.watch(this.interrupt.callFor(index), POLL.IN, () => this.#onCall(index));
   }
 
   /** What the driver acknowledged; bit 30 is the front-end's own. */
@@ -63,7 +66,11 @@ export class MachineDevice implements Disposable {
   /** Starts the queues where they stand. */
   start(): void {
     this.frontend.ackFeatures(this.features);
-    this.frontend.activate(this.memory.regions, this.interrupt, this.queues.map((queue) => queue.setup));
+    this.frontend.activate(
+      this.memory.regions,
+      this.interrupt,
+      this.queues.map((queue) => queue.setup),
+    );
   }
 
   /** Stops the queues; the back-end is suspended then, and every queue knows its base. */
@@ -73,7 +80,11 @@ export class MachineDevice implements Disposable {
   }
 
   wake(): void {
-    this.frontend.wake(this.memory.regions, this.interrupt, this.queues.map((queue) => queue.setup));
+    this.frontend.wake(
+      this.memory.regions,
+      this.interrupt,
+      this.queues.map((queue) => queue.setup),
+    );
   }
 
   [Symbol.dispose](): void {

@@ -2,12 +2,17 @@ import { CompatibilityError, PeerError, StateError } from "../../src/errors.ts";
 import { readStateStream, writeStateStream } from "../../src/frontend/mod.ts";
 import { DEFAULT_TRANSFER_IDLE_TIMEOUT_MS } from "../../src/limits.ts";
 import { sniffState } from "../../src/state/mod.ts";
-import { createMemfd, createPipe, type Fd, disposeAll, Mapping } from "../../src/sys/mod.ts";
+import { createMemfd, createPipe, disposeAll, type Fd, Mapping } from "../../src/sys/mod.ts";
 import type { MoveOptions, PreflightCheck, VmDescription, VmDriver, VmSink, VmSource } from "../driver.ts";
 import { loadMemory, saveMemory } from "../ram/mod.ts";
 import type { SnapshotDevice, SnapshotManifest } from "../snapshot/mod.ts";
 import { ControlClient } from "./control-client.ts";
-import { type ExportedMachine, exportedMachine, type MachineStatus, machineStatus } from "./control-protocol.ts";
+import {
+  type ExportedMachine,
+  exportedMachine,
+  type MachineStatus,
+  machineStatus,
+} from "./control-protocol.ts";
 
 /** The one region of a native machine's memory. */
 const REGION_ID = 0;
@@ -35,7 +40,11 @@ export class MachineDriver implements VmDriver {
     const status = await this.status();
     const isLoaded = status.runState === "running" || status.runState === "suspended";
     return [
-      { name: "machine", ok: isLoaded, detail: isLoaded ? `${status.name} is ${status.runState}` : "no machine is in it yet" },
+      {
+        name: "machine",
+        ok: isLoaded,
+        detail: isLoaded ? `${status.name} is ${status.runState}` : "no machine is in it yet",
+      },
       ...status.devices.map(({ name, lost, pid }) => ({
         name: `device ${name}`,
         ok: !lost,
@@ -59,8 +68,13 @@ export class MachineDriver implements VmDriver {
     await saveMemory(sink, REGION_ID, memory, exported.memoryBytes, options);
     sink.writeMachineState(contentOf(state, exported.machineStateBytes));
     const devices: SnapshotDevice[] = [];
-    for (const [id, device] of exported.devices.entries()) devices.push(await this.#saveDevice(sink, id, device, options));
-    const manifest: SnapshotManifest = { machine: exported.config, devices, memory: { totalBytes: exported.memoryBytes } };
+    for (const [id, device] of exported.devices.entries())
+      devices.push(await this.#saveDevice(sink, id, device, options));
+    const manifest: SnapshotManifest = {
+      machine: exported.config,
+      devices,
+      memory: { totalBytes: exported.memoryBytes },
+    };
     sink.writeManifest(manifest);
     return manifest;
   }
@@ -70,12 +84,17 @@ export class MachineDriver implements VmDriver {
     const state = source.machineState();
     const [region] = source.memoryMap;
     if (manifest.machine === undefined || state === undefined || region === undefined) {
-      throw new CompatibilityError("the snapshot holds no native machine; load a single device's state into unix:PATH");
+      throw new CompatibilityError(
+        "the snapshot holds no native machine; load a single device's state into unix:PATH",
+      );
     }
     using memory = await loadMemory(source, region, options);
     using stateFd = memfdWith(state);
     const config = { ...manifest.machine, socket: this.socketPath };
-    await this.#client.request({ command: "build", config }, { fds: [memory, stateFd], signal: options.signal });
+    await this.#client.request(
+      { command: "build", config },
+      { fds: [memory, stateFd], signal: options.signal },
+    );
     for (const { id, name, stateBytes } of manifest.devices) {
       options.onProgress?.({ phase: `device ${name}`, done: 0, total: stateBytes });
       await this.#loadDevice(source, id, name, options);
@@ -96,7 +115,12 @@ export class MachineDriver implements VmDriver {
     this.#client[Symbol.dispose]();
   }
 
-  async #saveDevice(sink: VmSink, id: number, device: ExportedMachine["devices"][number], options: MoveOptions): Promise<SnapshotDevice> {
+  async #saveDevice(
+    sink: VmSink,
+    id: number,
+    device: ExportedMachine["devices"][number],
+    options: MoveOptions,
+  ): Promise<SnapshotDevice> {
     const { name, canMoveState, executable, ...known } = device;
     if (!canMoveState) {
       throw new CompatibilityError(`the back-end of ${name} has no DEVICE_STATE: its state cannot be saved`);
@@ -131,13 +155,21 @@ export class MachineDriver implements VmDriver {
   }
 
   /** A pipe whose far end goes straight to the back-end: its bytes do not pass through the machine's process. */
-  async #transfer(device: string, direction: "save" | "load", options: MoveOptions, move: (fd: Fd) => Promise<unknown>): Promise<void> {
+  async #transfer(
+    device: string,
+    direction: "save" | "load",
+    options: MoveOptions,
+    move: (fd: Fd) => Promise<unknown>,
+  ): Promise<void> {
     const { readEnd, writeEnd } = createPipe();
     const [ours, theirs] = direction === "save" ? [readEnd, writeEnd] : [writeEnd, readEnd];
     using stack = new DisposableStack();
     stack.use(theirs);
     stack.use(ours);
-    const { fds } = await this.#client.request({ command: "state-begin", device, direction }, { fds: [theirs], signal: options.signal });
+    const { fds } = await this.#client.request(
+      { command: "state-begin", device, direction },
+      { fds: [theirs], signal: options.signal },
+    );
     stack.defer(() => disposeAll(fds));
     theirs[Symbol.dispose]();
     await move(fds.shift() ?? ours);
@@ -160,4 +192,3 @@ function memfdWith(bytes: Uint8Array): Fd {
   new Uint8Array(mapping.window(0, bytes.length)).set(bytes);
   return fd;
 }
-

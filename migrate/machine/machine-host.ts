@@ -20,7 +20,8 @@ export class MachineHost implements Disposable {
 
   /** @throws StateError while the process waits for an incoming machine */
   get machine(): Machine {
-    if (this.#machine === undefined) throw new StateError("this process waits for a machine to be loaded into it");
+    if (this.#machine === undefined)
+      throw new StateError("this process waits for a machine to be loaded into it");
     return this.#machine;
   }
 
@@ -53,7 +54,10 @@ export class MachineHost implements Disposable {
         spawned: device.backend.process !== undefined,
         lost: device.isLost,
       })),
-      workloads: (machine?.workloads ?? []).map((workload) => ({ kind: workload.kind, counters: workload.counters() })),
+      workloads: (machine?.workloads ?? []).map((workload) => ({
+        kind: workload.kind,
+        counters: workload.counters(),
+      })),
     };
   }
 

@@ -36,7 +36,9 @@ export class MachineMemory implements Disposable {
   allocate(sizeBytes: number, alignment = 4096): number {
     const address = Math.ceil(this.#next / alignment) * alignment;
     if (address + sizeBytes > this.sizeBytes) {
-      throw new StateError(`the machine's memory of ${this.sizeBytes} bytes is too small for its devices and workloads`);
+      throw new StateError(
+        `the machine's memory of ${this.sizeBytes} bytes is too small for its devices and workloads`,
+      );
     }
     this.#next = address + sizeBytes;
     return address;

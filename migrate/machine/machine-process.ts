@@ -24,11 +24,19 @@ export class MachineProcess implements Disposable {
    * Starts `vhu machine run` with the arguments.
    * @param vhu the command that is vhu
    */
-  static start(vhu: readonly string[], args: readonly string[], socketPath: string, logPath = `${socketPath}.log`): MachineProcess {
+  static start(
+    vhu: readonly string[],
+    args: readonly string[],
+    socketPath: string,
+    logPath = `${socketPath}.log`,
+  ): MachineProcess {
     const log = openSync(logPath, "a", 0o600);
     try {
       const [command, ...before] = vhu;
-      const child = spawn(command!, [...before, "machine", "run", ...args], { detached: true, stdio: ["ignore", log, log] });
+      const child = spawn(command!, [...before, "machine", "run", ...args], {
+        detached: true,
+        stdio: ["ignore", log, log],
+      });
       return new MachineProcess(child, socketPath, logPath);
     } finally {
       closeSync(log);

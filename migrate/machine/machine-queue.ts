@@ -1,6 +1,12 @@
 import type { QueueSetup } from "../../src/frontend/mod.ts";
 import { createEventFd, type Fd, signalEvent } from "../../src/sys/mod.ts";
-import { createDriverRing, type DriverPiece, type DriverRing, type DriverRingState, type RingLayout } from "../../src/vring/mod.ts";
+import {
+  createDriverRing,
+  type DriverPiece,
+  type DriverRing,
+  type DriverRingState,
+  type RingLayout,
+} from "../../src/vring/mod.ts";
 import type { MachineMemory } from "./machine-memory.ts";
 
 /** What a restored queue goes on from. */
@@ -41,7 +47,16 @@ export class MachineQueue implements Disposable {
 
   get setup(): QueueSetup {
     const { size, descriptor, available, used } = this.#layout;
-    return { index: this.index, size, descriptor, available, used, base: this.base, vector: this.index, kick: this.kick };
+    return {
+      index: this.index,
+      size,
+      descriptor,
+      available,
+      used,
+      base: this.base,
+      vector: this.index,
+      kick: this.kick,
+    };
   }
 
   /** Offers a chain; false when the ring is full. */

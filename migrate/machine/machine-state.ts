@@ -13,12 +13,25 @@ const ring = z.strictObject({
   usedIndex: z.number().int(),
   free: z.array(z.number().int()).max(32768),
   outstanding: z
-    .array(z.strictObject({ id: z.number().int(), descriptors: z.array(z.number().int()).max(32768), token: z.number().int().min(0) }))
+    .array(
+      z.strictObject({
+        id: z.number().int(),
+        descriptors: z.array(z.number().int()).max(32768),
+        token: z.number().int().min(0),
+      }),
+    )
     .max(32768),
 });
 const queue = z.strictObject({ base: z.number().int().min(0).max(0xffffffff), ring });
-const device = z.strictObject({ name: z.string(), features: z.bigint().or(z.number().int().transform(BigInt)), queues: z.array(queue).max(256) });
-const machineState = z.strictObject({ devices: z.array(device).max(64), workloads: z.array(z.unknown()).max(64) });
+const device = z.strictObject({
+  name: z.string(),
+  features: z.bigint().or(z.number().int().transform(BigInt)),
+  queues: z.array(queue).max(256),
+});
+const machineState = z.strictObject({
+  devices: z.array(device).max(64),
+  workloads: z.array(z.unknown()).max(64),
+});
 
 export type MachineState = z.infer<typeof machineState>;
 

@@ -53,10 +53,13 @@ export class Machine implements Disposable {
       if (restored !== undefined && state === undefined) {
         throw new FormatError(`the state has no device "${deviceConfig.name}"`, "machine state");
       }
-      const onLost = (device: MachineDevice) => this.#logger.error(`the back-end of ${device.config.name} is gone`);
+      const onLost = (device: MachineDevice) =>
+        this.#logger.error(`the back-end of ${device.config.name} is gone`);
       return stack.use(new MachineDevice(deviceConfig, this.memory, loop, options.programs, onLost, state));
     });
-    this.workloads = config.workload.map((each, i) => stack.use(this.#workload(each, restored?.state.workloads[i])));
+    this.workloads = config.workload.map((each, i) =>
+      stack.use(this.#workload(each, restored?.state.workloads[i])),
+    );
     for (const device of this.devices) device.onInterrupt = () => this.#onInterrupt(device);
     stack.move();
   }
@@ -88,7 +91,8 @@ export class Machine implements Disposable {
   }
 
   resume(): void {
-    if (this.#runState !== "suspended") throw new StateError(`the machine is ${this.#runState}, not suspended`);
+    if (this.#runState !== "suspended")
+      throw new StateError(`the machine is ${this.#runState}, not suspended`);
     for (const device of this.devices) device.wake();
     this.#runState = "running";
     this.#goOn();
@@ -102,7 +106,10 @@ export class Machine implements Disposable {
         features: device.features,
         queues: device.queues.map((queue) => {
           const { base, ring } = queue.exportState();
-          const outstanding = ring.outstanding.map((chain) => ({ ...chain, descriptors: [...chain.descriptors] }));
+          const outstanding = ring.outstanding.map((chain) => ({
+            ...chain,
+            descriptors: [...chain.descriptors],
+          }));
           return { base, ring: { ...ring, free: [...ring.free], outstanding } };
         }),
       })),

@@ -9,7 +9,11 @@ const EXTENTS_PER_TURN = 32;
  * @returns the memfd; nobody but the caller has it
  * @throws FormatError when an extent is damaged; the memory is gone then
  */
-export async function loadMemory(source: VmSource, region: SnapshotRegion, options: MoveOptions = {}): Promise<Fd> {
+export async function loadMemory(
+  source: VmSource,
+  region: SnapshotRegion,
+  options: MoveOptions = {},
+): Promise<Fd> {
   using stack = new DisposableStack();
   const fd = stack.use(createMemfd("machine memory", region.sizeBytes));
   using mapping = Mapping.ofFd(fd, { sizeBytes: region.sizeBytes });
@@ -20,7 +24,11 @@ export async function loadMemory(source: VmSource, region: SnapshotRegion, optio
     source.readExtentInto(extent, new Uint8Array(window));
     mapping.closeWindow(window);
     if (++round % EXTENTS_PER_TURN !== 0) continue;
-    options.onProgress?.({ phase: "memory", done: extent.offset + extent.sizeBytes, total: region.sizeBytes });
+    options.onProgress?.({
+      phase: "memory",
+      done: extent.offset + extent.sizeBytes,
+      total: region.sizeBytes,
+    });
     await eventLoopTurn();
     options.signal?.throwIfAborted();
   }

@@ -6,7 +6,13 @@ import type { MoveOptions, VmSink } from "../driver.ts";
 const PIECE_BYTES = 16 << 20;
 
 /** Gives a region's memory to `sink`: what its memfd holds, and its holes without touching them. The memory stands still. */
-export async function saveMemory(sink: VmSink, regionId: number, fd: Fd, sizeBytes: number, options: MoveOptions = {}): Promise<void> {
+export async function saveMemory(
+  sink: VmSink,
+  regionId: number,
+  fd: Fd,
+  sizeBytes: number,
+  options: MoveOptions = {},
+): Promise<void> {
   using mapping = Mapping.ofFd(fd, { sizeBytes, readOnly: true });
   let position = 0;
   for (const range of dataRanges(fd, sizeBytes)) {
@@ -18,7 +24,14 @@ export async function saveMemory(sink: VmSink, regionId: number, fd: Fd, sizeByt
   options.onProgress?.({ phase: "memory", done: sizeBytes, total: sizeBytes });
 }
 
-async function writeRange(sink: VmSink, regionId: number, mapping: Mapping, from: number, to: number, options: MoveOptions): Promise<void> {
+async function writeRange(
+  sink: VmSink,
+  regionId: number,
+  mapping: Mapping,
+  from: number,
+  to: number,
+  options: MoveOptions,
+): Promise<void> {
   for (let offset = from; offset < to; ) {
     const count = Math.min(to - offset, PIECE_BYTES, MAX_WINDOW_BYTES);
     const window = mapping.window(offset, count);

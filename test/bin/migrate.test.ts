@@ -11,7 +11,10 @@ describe("vhu migrate and vhu machine", () => {
     const { driver } = await fixture.start();
     await waitForSequence(driver, 100);
     driver[Symbol.dispose]();
-    const save = await runVhu(["migrate", "save", "--stop", "--label", "why=test", machine, fixture.path("m.vhu"), "--json"], { env });
+    const save = await runVhu(
+      ["migrate", "save", "--stop", "--label", "why=test", machine, fixture.path("m.vhu"), "--json"],
+      { env },
+    );
     expect(save.status).toBe(0);
     const summary = JSON.parse(save.stdout.trim().split("\n").at(-1)!);
     expect(summary).toMatchObject({ type: "summary", memoryBytes: 8 << 20 });
@@ -38,7 +41,10 @@ describe("vhu migrate and vhu machine", () => {
     const { driver, process: first } = await fixture.start();
     const status = await waitForSequence(driver, 100);
     driver[Symbol.dispose]();
-    const save = Bun.spawn([...PROGRAM, "migrate", "save", "--stop", `machine:${fixture.socket}`, "-"], { stdout: "pipe", stderr: "pipe" });
+    const save = Bun.spawn([...PROGRAM, "migrate", "save", "--stop", `machine:${fixture.socket}`, "-"], {
+      stdout: "pipe",
+      stderr: "pipe",
+    });
     const bytes = new Uint8Array(await new Response(save.stdout).arrayBuffer());
     expect(await save.exited).toBe(0);
     await fixture.kill(first, status);
@@ -102,7 +108,10 @@ describe("vhu migrate and vhu machine", () => {
     using _driver = driver;
     const before = await waitForSequence(driver, 20);
     // The signal may come before, during or after the save: in each case the machine goes on.
-    const save = Bun.spawn([...PROGRAM, "migrate", "save", `machine:${fixture.socket}`, "-"], { stdout: "pipe", stderr: "pipe" });
+    const save = Bun.spawn([...PROGRAM, "migrate", "save", `machine:${fixture.socket}`, "-"], {
+      stdout: "pipe",
+      stderr: "pipe",
+    });
     await Bun.sleep(30);
     save.kill("SIGINT");
     const status = await save.exited;
@@ -115,6 +124,10 @@ describe("vhu migrate and vhu machine", () => {
 test("vhu demo: nothing lost, torn or repeated", async () => {
   const demo = await runVhu(["demo", "--json", "--writes", "800"]);
   const summary = JSON.parse(demo.stdout.trim().split("\n").at(-1)!);
-  expect(summary).toMatchObject({ type: "summary", ok: true, evidence: { repeatedLines: 0, missingLines: 0, tornBlocks: 0, lostBlocks: 0 } });
+  expect(summary).toMatchObject({
+    type: "summary",
+    ok: true,
+    evidence: { repeatedLines: 0, missingLines: 0, tornBlocks: 0, lostBlocks: 0 },
+  });
   expect(demo.status).toBe(0);
 }, 60_000);

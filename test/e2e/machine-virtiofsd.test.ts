@@ -16,10 +16,30 @@ async function startVirtiofsd(folder: string) {
   const socket = join(folder, "fs.sock");
   rmSync(socket, { force: true });
   const child = Bun.spawn(
-    ["setpriv", "--pdeathsig", "KILL", "--", ...peers!.virtiofsd.command, "--socket-path", socket, "--shared-dir", join(folder, "share"), "--sandbox", "none"],
+    [
+      "setpriv",
+      "--pdeathsig",
+      "KILL",
+      "--",
+      ...peers!.virtiofsd.command,
+      "--socket-path",
+      socket,
+      "--shared-dir",
+      join(folder, "share"),
+      "--sandbox",
+      "none",
+    ],
     { stdio: ["ignore", "ignore", "ignore"] },
   );
-  for (let i = 0; i < 500 && !(await Bun.file(socket).stat().catch(() => undefined)); i++) await Bun.sleep(10);
+  for (
+    let i = 0;
+    i < 500 &&
+    !(await Bun.file(socket)
+      .stat()
+      .catch(() => undefined));
+    i++
+  )
+    await Bun.sleep(10);
   return child;
 }
 
@@ -42,7 +62,10 @@ test.skipIf(!peers)(
     try {
       mkdirSync(join(folder, "share"));
       for (let i = 0; i < FILES; i++) {
-        writeFileSync(join(folder, "share", `file-${String(i).padStart(4, "0")}`), `file ${i} ${"x".repeat(i % 97)}`);
+        writeFileSync(
+          join(folder, "share", `file-${String(i).padStart(4, "0")}`),
+          `file ${i} ${"x".repeat(i % 97)}`,
+        );
       }
       writeFileSync(
         join(folder, "m.toml"),

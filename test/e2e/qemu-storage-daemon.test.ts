@@ -13,9 +13,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { blkFeature } from "../../devices/blk/mod.ts";
 import { baseFeatures, deviceTypes } from "../../src/frontend/mod.ts";
+import { createMemfd } from "../../src/sys/mod.ts";
 import { virtioFeature } from "../../src/wire/mod.ts";
 import { requirePeers } from "../peers/mod.ts";
-import { BlkDriver, Driver, DriverMemory } from "../support/driver/mod.ts";
+import { BlkDriver, Driver, DriverMemory, type DriverState } from "../support/driver/mod.ts";
 import { type PeerBackend, startPeerBackend } from "../support/peer-backend.ts";
 
 const peers = requirePeers(["qemu-storage-daemon"]);
@@ -53,6 +54,7 @@ async function connectDriver(
   memory: DriverMemory,
   queueCount: number,
   ringFeatures = baseFeatures,
+  state?: DriverState,
 ) {
   const options = {
     type: deviceTypes.blk,
@@ -60,7 +62,11 @@ async function connectDriver(
     ringFeatures,
     deviceFeatures: blkFeature.FLUSH | blkFeature.SEG_MAX,
   };
-  return new Driver(await daemon.connect(), memory, { ...options, indirectPieces: 64 });
+  return new Driver(await daemon.connect(), memory, {
+    ...options,
+    indirectPieces: 64,
+    ...(state === undefined ? {} : { state }),
+  });
 }
 
 /** Bytes that no other seed gives. */
@@ -198,7 +204,7 @@ describe.skipIf(!peers)("qemu-storage-daemon's disk", () => {
   );
 
   test(
-    "it sleeps with requests in flight: each is completed before the rings stop",
+    "it sleeps with requests in flight: what it took is completed before the rings stop, the rest afterwards",
     async () => {
       await using daemon = startDaemon(1);
       using memory = new DriverMemory(MEMORY_BYTES);
@@ -208,10 +214,41 @@ describe.skipIf(!peers)("qemu-storage-daemon's disk", () => {
       const writes = Array.from({ length: 16 }, (_, i) => ({ offset: i * MiB, bytes: pattern(MiB, i + 1) }));
       const finish = blk.beginWrites(0, writes);
       driver.sleep();
-      expect(driver.queues[0]!.base).toBe(16);
+      const [queue] = driver.queues;
+      const [low = 0, high = 0] = memory.read(queue!.setup.used + 2, 2);
+      expect(low | (high << 8), "used index").toBe(queue!.base);
       driver.wake();
       finish();
       for (const { offset, bytes } of writes) expectSame(onHost(offset, MiB), bytes, `write at ${offset}`);
+    },
+    TIMEOUT_MS,
+  );
+
+  test(
+    "a request that was never kicked is served by the next daemon, whose driver has new eventfds",
+    async () => {
+      using fd = createMemfd("guest that outlives both", MEMORY_BYTES);
+      const bytes = pattern(65536, 1);
+      let state: DriverState;
+      {
+        await using daemon = startDaemon(1, "first");
+        using memory = new DriverMemory(MEMORY_BYTES, fd.duplicate());
+        using driver = await connectDriver(daemon, memory, 1);
+        driver.start();
+        const blk = new BlkDriver(driver, MiB);
+        blk.write(0, 65536, bytes);
+        blk.submitWrite(0, 0, 0, bytes);
+        driver.sleep();
+        state = driver.exportState();
+        await daemon.kill();
+      }
+      expect(state.queues[0]!.base).toBe(1);
+      await using daemon = startDaemon(1, "second");
+      using memory = new DriverMemory(MEMORY_BYTES, fd.duplicate());
+      using driver = await connectDriver(daemon, memory, 1, baseFeatures, state);
+      driver.start();
+      driver.wait(0);
+      expectSame(onHost(0, bytes.length), bytes, "the write that waited");
     },
     TIMEOUT_MS,
   );

@@ -1,7 +1,15 @@
 import { describe, expect, test } from "bun:test";
 import { BackendSession, type SessionEnd } from "../../src/backend/mod.ts";
 import { Interrupt, type QueueSetup, type SharedRegion, VhostUserFrontend } from "../../src/frontend/mod.ts";
-import { createEventFd, createMemfd, disposeAll, drainEvent, EventLoop, type Fd, UnixSocket } from "../../src/sys/mod.ts";
+import {
+  createEventFd,
+  createMemfd,
+  disposeAll,
+  drainEvent,
+  EventLoop,
+  type Fd,
+  UnixSocket,
+} from "../../src/sys/mod.ts";
 import { dialects, type ProtocolFeature, tableFor, virtioFeature } from "../../src/wire/mod.ts";
 import { runBeside } from "../support/loop.ts";
 import { TestDevice } from "../support/test-device.ts";
@@ -25,7 +33,9 @@ class Rig implements Disposable {
     const table = recordingTable(this.messages);
     this.session = new BackendSession(theirs, this.device, this.loop, (end) => (this.end = end), { table });
     const fd = createMemfd("guest", MEMORY_BYTES);
-    this.memory = [{ layout: { guestAddress: 0, sizeBytes: MEMORY_BYTES, userAddress: 0x10000000, mmapOffset: 0 }, fd }];
+    this.memory = [
+      { layout: { guestAddress: 0, sizeBytes: MEMORY_BYTES, userAddress: 0x10000000, mmapOffset: 0 }, fd },
+    ];
     this.frontend = new VhostUserFrontend(ours, this.loop, {
       type: { name: "test", id: 63, minQueues: 16 },
       baseFeatures: virtioFeature.VERSION_1,
@@ -79,7 +89,14 @@ function recordingTable(messages: string[]) {
   return { ...table, frontend };
 }
 
-const PER_RING_START = ["SET_VRING_NUM", "SET_VRING_ADDR", "SET_VRING_BASE", "SET_VRING_CALL", "SET_VRING_KICK", "SET_VRING_ENABLE"];
+const PER_RING_START = [
+  "SET_VRING_NUM",
+  "SET_VRING_ADDR",
+  "SET_VRING_BASE",
+  "SET_VRING_CALL",
+  "SET_VRING_KICK",
+  "SET_VRING_ENABLE",
+];
 const ACTIVATE = ["SET_MEM_TABLE", ...PER_RING_START, ...PER_RING_START];
 const STOP = ["SET_VRING_ENABLE", "GET_VRING_BASE", "SET_VRING_ENABLE", "GET_VRING_BASE"];
 
@@ -90,7 +107,11 @@ function configChangeArrives(rig: Rig): void {
 }
 
 describe.each([false, true])("lifecycle over a pair, back-end request channel: %p", (withRequests) => {
-  const features: ProtocolFeature[] = ["CONFIG", "DEVICE_STATE", ...(withRequests ? (["BACKEND_REQ"] as const) : [])];
+  const features: ProtocolFeature[] = [
+    "CONFIG",
+    "DEVICE_STATE",
+    ...(withRequests ? (["BACKEND_REQ"] as const) : []),
+  ];
 
   test("activate, reset, activate, sleep, snapshot, restore, wake, shutdown, in the spec's order", async () => {
     using rig = new Rig(features);

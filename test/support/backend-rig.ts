@@ -1,9 +1,23 @@
-import { BackendSession, type DeviceRequestHandler, type HandlerOptions, type SessionEnd } from "../../src/backend/mod.ts";
+import {
+  BackendSession,
+  type DeviceRequestHandler,
+  type HandlerOptions,
+  type SessionEnd,
+} from "../../src/backend/mod.ts";
 import { Connection, type Frame, RequestChannel } from "../../src/connection/mod.ts";
 import { PeerError } from "../../src/errors.ts";
 import { BackendClient, type SharedRegion } from "../../src/frontend/mod.ts";
 import { GuestMemory, type RegionLayout } from "../../src/memory/mod.ts";
-import { createEventFd, createMemfd, disposeAll, drainEvent, EventLoop, type Fd, signalEvent, UnixSocket } from "../../src/sys/mod.ts";
+import {
+  createEventFd,
+  createMemfd,
+  disposeAll,
+  drainEvent,
+  EventLoop,
+  type Fd,
+  signalEvent,
+  UnixSocket,
+} from "../../src/sys/mod.ts";
 import {
   createDriverRing,
   type DriverRing,
@@ -11,7 +25,14 @@ import {
   INITIAL_PACKED_BASE,
   type RingLayout,
 } from "../../src/vring/mod.ts";
-import { dialects, headerFlag, type MessageTable, type ProtocolFeature, tableFor, virtioFeature } from "../../src/wire/mod.ts";
+import {
+  dialects,
+  headerFlag,
+  type MessageTable,
+  type ProtocolFeature,
+  tableFor,
+  virtioFeature,
+} from "../../src/wire/mod.ts";
 import { recordingLogger } from "./recording-logger.ts";
 import { TestDevice } from "./test-device.ts";
 
@@ -46,8 +67,17 @@ export class BackendRig implements Disposable {
     this.table = options.table ?? tableFor(dialects.spec);
     const [ours, theirs] = UnixSocket.pair();
     const handlerOptions = { logger: this.log, ...options, table: this.table };
-    this.session = new BackendSession(theirs, this.device, this.loop, (end) => (this.end = end), handlerOptions);
-    this.channel = new RequestChannel(new Connection(ours), { whileWaiting: () => void this.loop.runOnce(0), requestTimeoutMs: 2_000 });
+    this.session = new BackendSession(
+      theirs,
+      this.device,
+      this.loop,
+      (end) => (this.end = end),
+      handlerOptions,
+    );
+    this.channel = new RequestChannel(new Connection(ours), {
+      whileWaiting: () => void this.loop.runOnce(0),
+      requestTimeoutMs: 2_000,
+    });
     this.client = new BackendClient(this.channel, this.table);
   }
 
@@ -102,7 +132,11 @@ export class BackendRig implements Disposable {
   }
 
   /** Sends anything, and gives what comes back: a frame (its fds are closed), "nothing", or "closed". */
-  raw(request: number, payload: Uint8Array = new Uint8Array(0), options: { flags?: number; fds?: readonly Fd[] } = {}): Frame | "nothing" | "closed" {
+  raw(
+    request: number,
+    payload: Uint8Array = new Uint8Array(0),
+    options: { flags?: number; fds?: readonly Fd[] } = {},
+  ): Frame | "nothing" | "closed" {
     const { flags = headerFlag.VERSION, fds = [] } = options;
     this.channel.connection.send(request, flags, payload, fds);
     this.settle();
@@ -240,7 +274,9 @@ export class RigRing implements Disposable {
   echo(text: string): string {
     this.add(new TextEncoder().encode(text));
     this.notify();
-    return this.take().map((bytes) => new TextDecoder().decode(bytes)).join("|");
+    return this.take()
+      .map((bytes) => new TextDecoder().decode(bytes))
+      .join("|");
   }
 
   get called(): boolean {

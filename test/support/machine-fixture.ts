@@ -1,8 +1,13 @@
 import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { loadMachine, MachineDriver, MachineProcess } from "../../migrate/mod.ts";
-import { ControlClient, type MachineStatus, type VerifyReport, verifyReport } from "../../migrate/machine/mod.ts";
+import {
+  ControlClient,
+  type MachineStatus,
+  type VerifyReport,
+  verifyReport,
+} from "../../migrate/machine/mod.ts";
+import { loadMachine, type MachineDriver, MachineProcess } from "../../migrate/mod.ts";
 import { SnapshotReader } from "../../migrate/snapshot/mod.ts";
 
 const ROOT = resolve(import.meta.dir, "../..");
@@ -49,7 +54,9 @@ ${extra}`,
     return this.path("m.sock");
   }
 
-  async start(args: readonly string[] = [this.path("m.toml")]): Promise<{ process: MachineProcess; driver: MachineDriver }> {
+  async start(
+    args: readonly string[] = [this.path("m.toml")],
+  ): Promise<{ process: MachineProcess; driver: MachineDriver }> {
     const process = MachineProcess.start(vhu, args, this.socket, this.path(`log.${this.#processes.length}`));
     this.#processes.push(process);
     return { process, driver: await process.connect() };
@@ -75,7 +82,8 @@ ${extra}`,
 
   /** SIGKILL for the machine and every back-end that it started. */
   async kill(process: MachineProcess, status: MachineStatus): Promise<void> {
-    for (const pid of [process.pid, ...status.devices.filter(({ spawned }) => spawned).map(({ pid }) => pid)]) kill(pid);
+    for (const pid of [process.pid, ...status.devices.filter(({ spawned }) => spawned).map(({ pid }) => pid)])
+      kill(pid);
     await Bun.sleep(20);
   }
 

@@ -2,8 +2,8 @@ import { describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { FormatError, UsageError } from "../../../src/errors.ts";
 import { parseMachineConfig, readMachineFile } from "../../../migrate/machine/mod.ts";
+import { FormatError, UsageError } from "../../../src/errors.ts";
 
 const disk = { name: "d", type: "blk", image: "d.img" };
 const base = { name: "m", socket: "m.sock", memory: { "size-mib": 1 } };
@@ -13,10 +13,17 @@ describe("machine file", () => {
     const folder = mkdtempSync(join(tmpdir(), "vhu-config-"));
     try {
       const file = join(folder, "m.toml");
-      writeFileSync(file, 'name = "m"\nsocket = "s"\n[memory]\nsize-mib = 2\n[[device]]\nname = "d"\ntype = "blk"\nimage = "x.img"\n');
+      writeFileSync(
+        file,
+        'name = "m"\nsocket = "s"\n[memory]\nsize-mib = 2\n[[device]]\nname = "d"\ntype = "blk"\nimage = "x.img"\n',
+      );
       const config = readMachineFile(file);
       expect(config.socket).toBe(join(folder, "s"));
-      expect(config.device[0]).toMatchObject({ image: join(folder, "x.img"), "queue-size": 128, readonly: false });
+      expect(config.device[0]).toMatchObject({
+        image: join(folder, "x.img"),
+        "queue-size": 128,
+        readonly: false,
+      });
       writeFileSync(file, "name = ");
       expect(() => readMachineFile(file)).toThrow(FormatError);
       expect(() => readMachineFile(join(folder, "none.toml"))).toThrow(UsageError);
@@ -28,14 +35,30 @@ describe("machine file", () => {
   test.each([
     ["an unknown key", { ...base, speed: 1 }, "speed"],
     ["no memory", { name: "m", socket: "s" }, "memory"],
-    ["neither image nor socket", { ...base, device: [{ name: "d", type: "blk" }] }, 'either "image" or "socket"'],
+    [
+      "neither image nor socket",
+      { ...base, device: [{ name: "d", type: "blk" }] },
+      'either "image" or "socket"',
+    ],
     ["both image and socket", { ...base, device: [{ ...disk, socket: "s" }] }, 'either "image" or "socket"'],
     ["a name twice", { ...base, device: [disk, disk] }, "repeat"],
-    ["a workload without its disk", { ...base, workload: [{ kind: "blocks", disk: "d" }] }, 'no blk device "d"'],
-    ["a log that is a disk", { ...base, device: [disk], workload: [{ kind: "blocks", disk: "d", log: "d" }] }, 'no console "d"'],
+    [
+      "a workload without its disk",
+      { ...base, workload: [{ kind: "blocks", disk: "d" }] },
+      'no blk device "d"',
+    ],
+    [
+      "a log that is a disk",
+      { ...base, device: [disk], workload: [{ kind: "blocks", disk: "d", log: "d" }] },
+      'no console "d"',
+    ],
     [
       "more requests than the queue holds",
-      { ...base, device: [{ ...disk, "queue-size": 16 }], workload: [{ kind: "blocks", disk: "d", "in-flight": 8 }] },
+      {
+        ...base,
+        device: [{ ...disk, "queue-size": 16 }],
+        workload: [{ kind: "blocks", disk: "d", "in-flight": 8 }],
+      },
       "do not fit",
     ],
     ["a name that is a path", { ...base, name: "../m" }, "name"],

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { gatherEvidence } from "../../../bin/demo/evidence.ts";
 import { ControlClient } from "../../../migrate/machine/mod.ts";
 import { saveMachine } from "../../../migrate/mod.ts";
@@ -119,7 +119,9 @@ describe("a native machine", () => {
     using client = ControlClient.connect(fixture.socket);
     await expect(client.request({ command: "resume" })).rejects.toThrow("not suspended");
     await expect(client.request({ command: "export" })).rejects.toThrow("suspend it first");
-    await expect(client.request({ command: "state-check", device: "nope" })).rejects.toThrow('no device "nope"');
+    await expect(client.request({ command: "state-check", device: "nope" })).rejects.toThrow(
+      'no device "nope"',
+    );
     await expect(client.request({ command: "build", config: {} })).rejects.toThrow("file descriptor");
     await client.request({ command: "suspend", hold: "until-resumed" });
     await expect(client.request({ command: "suspend", hold: "connection" })).rejects.toThrow("not running");

@@ -8,6 +8,11 @@ const HEADER_BYTES = 16;
 const ID_BYTES = 20;
 const SECTOR_BYTES = 512;
 
+export interface DiskWrite {
+  readonly offset: number;
+  readonly bytes: Uint8Array;
+}
+
 /** A disk's driver: one request at a time per call, or a batch of reads and writes that are in flight together. */
 export class BlkDriver {
   readonly #control: number;
@@ -49,10 +54,12 @@ export class BlkDriver {
   }
 
   /** Writes all, `depth` at a time, without waiting in between. Offsets must not overlap. */
-  writeBatch(
-    queue: number,
-    writes: readonly { readonly offset: number; readonly bytes: Uint8Array }[],
-  ): void {
+  writeBatch(queue: number, writes: readonly DiskWrite[]): void {
+    this.beginWrites(queue, writes)();
+  }
+
+  /** As `writeBatch`, but leaves the last ones in flight, at most `depth`; what it returns waits for them. */
+  beginWrites(queue: number, writes: readonly DiskWrite[]): () => void {
     const free = Array.from({ length: this.depth }, (_, slot) => slot);
     const inFlight = new Map<number, number>();
     const waitOne = () => {
@@ -66,14 +73,21 @@ export class BlkDriver {
     for (const { offset, bytes } of writes) {
       while (free.length === 0) waitOne();
       const slot = free.pop()!;
-      this.driver.memory.write(this.#dataOf(slot), bytes);
-      const pieces = this.#pieces(slot, REQUEST.write, offset, bytes.length, bytes.length);
-      const token = this.driver.submit(queue, pieces);
-      if (token === undefined) throw new Error("the queue is smaller than the depth needs");
-      inFlight.set(token, slot);
+      inFlight.set(this.submitWrite(queue, slot, offset, bytes), slot);
       this.driver.notify(queue);
     }
-    while (inFlight.size > 0) waitOne();
+    return () => {
+      while (inFlight.size > 0) waitOne();
+    };
+  }
+
+  /** Offers a write without a kick, from the buffer of a slot below `depth`. Returns its token. */
+  submitWrite(queue: number, slot: number, offset: number, bytes: Uint8Array): number {
+    this.driver.memory.write(this.#dataOf(slot), bytes);
+    const pieces = this.#pieces(slot, REQUEST.write, offset, bytes.length, bytes.length);
+    const token = this.driver.submit(queue, pieces);
+    if (token === undefined) throw new Error("the queue is smaller than the depth needs");
+    return token;
   }
 
   #run(queue: number, type: number, offset: number, sizeBytes: number, pieceBytes: number): void {
