@@ -70,7 +70,7 @@ export const catalogue: readonly CatalogueEntry[] = [
   },
   {
     words: "machine verify",
-    summary: "check everything that a machine's workload wrote",
+    summary: "check everything that a machine's workload wrote, through its devices",
     load: async () => (await import("./commands/machine-control.ts")).registerMachineVerify,
   },
   {

@@ -67,8 +67,8 @@ export class ControlServer implements Disposable {
   #onReadable(session: Session): void {
     try {
       const message = session.connection.receive();
-      if (message === undefined) return this.#end(session);
-      this.#serve(session, message.body, message.fds);
+      if (message === undefined) this.#end(session);
+      else this.#serve(session, message.body, message.fds);
     } catch (error) {
       if (!(error instanceof VhuError)) throw error;
       this.logger.warn(`control connection closed: ${error.message}`);

@@ -163,7 +163,10 @@ export class FilesWorkload implements Workload {
 
   #sendLater(bytes: Uint8Array): void {
     const pauseMs = this.config["pause-ms"];
-    if (pauseMs === 0 || this.#isPaused) return this.#send(bytes);
+    if (pauseMs === 0 || this.#isPaused) {
+      this.#send(bytes);
+      return;
+    }
     this.#state.unique--;
     this.#timer ??= this.loop.schedule(pauseMs, () => {
       this.#timer = undefined;

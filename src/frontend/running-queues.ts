@@ -1,4 +1,5 @@
 import { StateError } from "../errors.ts";
+import { signalEvent } from "../sys/mod.ts";
 import type { BackendClient, InflightBuffer, SharedRegion } from "./backend-client.ts";
 import type { Interrupt } from "./interrupt.ts";
 import type { QueueSetup } from "./virtio-device.ts";
@@ -76,6 +77,9 @@ export class RunningQueues implements Disposable {
     this.client.setVringCall(index, interrupt.callFor(queue.vector));
     this.client.setVringKick(index, queue.kick);
     if (this.hasEnable) this.client.setVringEnable(index, true);
+    // What was offered before the ring stopped may wait for a kick that went to an fd of another process: most back-ends
+    // look into a ring only when they are kicked (tried: qemu-storage-daemon), and the spec asks front-ends for this one.
+    signalEvent(queue.kick);
   }
 
   #shareInflight(queues: readonly QueueSetup[]): void {

@@ -36,8 +36,13 @@ async function startBlk(...options: string[]) {
     "VHU-1",
     ...options,
   ]);
-  await vhu.waitForStderr(/ready at/, BOOT_TIMEOUT_MS);
-  return vhu;
+  try {
+    await vhu.waitForStderr(/ready at/, BOOT_TIMEOUT_MS);
+    return vhu;
+  } catch (error) {
+    await vhu[Symbol.asyncDispose]();
+    throw error;
+  }
 }
 
 function boot(name: string, init: string, device: string, args: readonly string[] = []) {
