@@ -51,7 +51,7 @@ export const verifyReport = z.object({
   failures: z.array(z.string()),
 });
 
-export const exportedDevice = z.object({
+const exportedDevice = z.object({
   name: z.string(),
   type: z.string(),
   socket: z.string().optional(),

@@ -13,7 +13,7 @@ const ROOT_NODE = "1";
 const VERSION = { major: 7, minor: 31 } as const;
 
 /** Most bytes of one READ. */
-export const FUSE_READ_BYTES = 16 << 10;
+const FUSE_READ_BYTES = 16 << 10;
 /** What a request and an answer need at most. */
 export const FUSE_REQUEST_BYTES = 512;
 export const FUSE_ANSWER_BYTES = OUT_HEADER_BYTES + FUSE_READ_BYTES;

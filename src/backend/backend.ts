@@ -19,8 +19,7 @@ export interface ConfigRange {
   readonly sizeBytes: number;
 }
 
-export const stateDirection = { save: 0, load: 1 } as const;
-export type StateDirection = keyof typeof stateDirection;
+export type StateDirection = "save" | "load";
 
 /**
  * The back-end's side of the protocol, one method per message of the spec, in the spec's terms.

@@ -70,7 +70,7 @@ export type Messages<T extends Readonly<Record<string, Row>>> = {
 export const noFds: Range = { min: 0, max: 0 };
 export const oneFd: Range = { min: 1, max: 1 };
 export const optionalFd: Range = { min: 0, max: 1 };
-export const ungated: Gate = { space: "none" };
+const ungated: Gate = { space: "none" };
 
 /** Legal once every one of these protocol features was negotiated. */
 export const negotiated = (...names: ProtocolFeature[]): Gate => ({

@@ -1,0 +1,18 @@
+import { writeSync } from "node:fs";
+
+/** Writes pieces to an fd of the thread that started it, each after a pause; says "ready" before the first. */
+declare const self: Worker;
+
+self.onmessage = (event: MessageEvent<{ fd: number; pieces: readonly Uint8Array[]; pauseMs: number }>) => {
+  const { fd, pieces, pauseMs } = event.data;
+  self.postMessage("ready");
+  for (const piece of pieces) {
+    Bun.sleepSync(pauseMs);
+    try {
+      writeSync(fd, piece);
+    } catch {
+      // The reader gave up, as it should.
+      return;
+    }
+  }
+};
