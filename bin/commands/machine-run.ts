@@ -1,5 +1,6 @@
 import type { Command } from "commander";
 import { ControlServer, MachineHost, readMachineFile } from "../../migrate/machine/mod.ts";
+import { version } from "../../package.json" with { type: "json" };
 import { UsageError } from "../../src/errors.ts";
 import { EventLoop } from "../../src/sys/mod.ts";
 import { action, addCommand, type CommandContext } from "../command.ts";
@@ -44,7 +45,7 @@ async function run(context: CommandContext, file: string | undefined, options: R
   if (socket === undefined) throw new UsageError("--incoming needs --socket PATH");
   const { output, signal } = context;
   using loop = new EventLoop();
-  using host = new MachineHost(loop, { programs: { vhu: vhuCommand }, logger: output.log }, config);
+  using host = new MachineHost(loop, { programs: { vhu: vhuCommand, version }, logger: output.log }, config);
   using _control = new ControlServer(socket, host, loop, output.log);
   signal.addEventListener("abort", () => loop.stop());
   if (config !== undefined) host.machine.start();

@@ -55,7 +55,11 @@ const exportedDevice = z.object({
   name: z.string(),
   type: z.string(),
   socket: z.string().optional(),
-  executable: z.string().optional(),
+  backend: z.object({
+    identity: z.string(),
+    version: z.string().optional(),
+    executable: z.string().optional(),
+  }),
   features: z.string(),
   protocolFeatures: z.string(),
   queues: z.array(z.object({ index: z.number(), size: z.number(), base: z.number() })),

@@ -6,6 +6,8 @@ import type { DeviceConfig } from "./config.ts";
 export interface DevicePrograms {
   /** The command that is `vhu`, e.g. [bun, ".../bin/vhu.ts"]. */
   readonly vhu: readonly string[];
+  /** That program's version, for the snapshot's manifest. */
+  readonly version: string;
 }
 
 /** A back-end that serves one device of the machine: one that the machine started, or one that was there. */

@@ -24,7 +24,8 @@ export class MachineDevice implements Disposable {
   readonly frontend: VhostUserFrontend;
   readonly backend: DeviceBackend;
   readonly queues: readonly MachineQueue[];
-  readonly executable: string | undefined;
+  /** Who serves it, for the snapshot's manifest; vhost-user itself does not tell. */
+  readonly identity: { readonly identity: string; readonly version?: string; readonly executable?: string };
   isLost = false;
   /** Called when a queue's interrupt came. */
   onInterrupt: () => void = () => {};
@@ -38,7 +39,13 @@ export class MachineDevice implements Disposable {
     restored?: DeviceRestoreState,
   ) {
     this.backend = openBackend(config, programs);
-    this.executable = executableOf(this.backend.pid);
+    const executable = executableOf(this.backend.pid);
+    this.identity = {
+      ...(this.backend.process === undefined
+        ? { identity: "unknown" }
+        : { identity: `vhu device run ${config.type}`, version: programs.version }),
+      ...(executable === undefined ? {} : { executable }),
+    };
     this.frontend = new VhostUserFrontend(this.backend.socket, loop, {
       type: deviceTypes[config.type],
       baseFeatures: baseFeatures & ~virtioFeature.RING_INDIRECT_DESC,

@@ -121,7 +121,7 @@ export class MachineDriver implements VmDriver {
     device: ExportedMachine["devices"][number],
     options: MoveOptions,
   ): Promise<SnapshotDevice> {
-    const { name, canMoveState, executable, ...known } = device;
+    const { name, canMoveState, ...known } = device;
     if (!canMoveState) {
       throw new CompatibilityError(`the back-end of ${name} has no DEVICE_STATE: its state cannot be saved`);
     }
@@ -142,7 +142,6 @@ export class MachineDriver implements VmDriver {
       ...known,
       id,
       name,
-      backend: { identity: "unknown", ...(executable === undefined ? {} : { executable }) },
       stateFormat: sniffState(head ?? new Uint8Array(0)).format,
       stateBytes: sizeBytes,
     };

@@ -90,7 +90,7 @@ function describeDevice(device: MachineDevice): ExportedMachine["devices"][numbe
     name: config.name,
     type: config.type,
     ...(config.socket === undefined ? {} : { socket: config.socket }),
-    ...(device.executable === undefined ? {} : { executable: device.executable }),
+    backend: device.identity,
     features: `0x${frontend.ackedFeatures.toString(16)}`,
     protocolFeatures: `0x${frontend.protocolFeatures.toString(16)}`,
     queues: device.queues.map(({ setup: { index, size, base } }) => ({ index, size, base })),

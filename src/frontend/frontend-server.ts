@@ -113,7 +113,9 @@ export class FrontendServer implements RequestHandlers, Disposable {
 
   handle(message: Message, payload: unknown, fds: ReceivedFds): Outcome {
     const handler = handlers[message.name as BackendMessageName] as Handler<"SHMEM_UNMAP">;
-    return handler(this.handler, payload as Payload<"SHMEM_UNMAP">, fds) ?? undefined;
+    const outcome = handler(this.handler, payload as Payload<"SHMEM_UNMAP">, fds) ?? undefined;
+    // In some dialects the same message has a body for its answer.
+    return outcome ?? (message.replyRule === "always" ? ok : undefined);
   }
 
   failure(message: Message): unknown {

@@ -20,6 +20,8 @@ export {
   writeAt,
   writeSome,
 } from "./file.ts";
+export { IoUring, type IoUringOptions } from "./io-uring.ts";
+export { ioUringObstacle } from "./io-uring-setup.ts";
 export { IoVector } from "./io-vector.ts";
 export { libc } from "./libc.ts";
 export { Mapping, type MappingOptions } from "./mapping.ts";

@@ -45,6 +45,7 @@ function withChannel(handler: Partial<BackendRequestHandler> = {}, features = AL
   rig.owned.use(server);
   rig.client.setBackendReqFd(backendEnd.fd);
   backendEnd[Symbol.dispose]();
+  rig.settle();
   const client = rig.device.frontend as FrontendClient;
   client.channel.whileWaiting = () => void rig.loop.runOnce(0);
   return { rig, seen, client };

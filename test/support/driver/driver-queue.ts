@@ -1,5 +1,5 @@
 import type { QueueSetup } from "../../../src/frontend/mod.ts";
-import { createEventFd, type Fd, signalEvent } from "../../../src/sys/mod.ts";
+import { createEventFd, type Deadline, type Fd, signalEvent } from "../../../src/sys/mod.ts";
 import {
   createDriverRing,
   type DriverPiece,
@@ -36,7 +36,7 @@ export class DriverQueue<Token> implements Disposable {
 
   constructor(
     readonly index: number,
-    memory: DriverMemory,
+    readonly memory: DriverMemory,
     options: DriverQueueOptions,
     state?: DriverQueueState<Token>,
   ) {
@@ -78,6 +78,25 @@ export class DriverQueue<Token> implements Disposable {
   /** Kicks the device for what was added, if it wants that. */
   notify(): void {
     if (this.ring.kickNeeded()) signalEvent(this.kick);
+  }
+
+  /**
+   * Waits in line until everything that the device took has come back. A back-end should do this before it answers
+   * GET_VRING_BASE; qemu-storage-daemon 10.0.2 answers at once, and goes on writing to guest memory (measured).
+   * A packed ring cannot be asked: what was used is known to the device alone.
+   */
+  settle(deadline: Deadline): void {
+    if (this.#layout.packed) return;
+    while (this.usedIndex !== (this.base & 0xffff)) {
+      if (deadline.expired) throw new Error(`queue ${this.index}: used ${this.usedIndex}, base ${this.base}`);
+      Bun.sleepSync(1);
+    }
+  }
+
+  /** Where a split ring's device stands with its completions. */
+  get usedIndex(): number {
+    const [low = 0, high = 0] = this.memory.read(this.#layout.used + 2, 2);
+    return low | (high << 8);
   }
 
   exportState(): DriverQueueState<Token> {

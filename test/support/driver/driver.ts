@@ -86,10 +86,14 @@ export class Driver implements Disposable {
     this.frontend.wake(this.memory.regions, this.interrupt, setups);
   }
 
-  /** Stops the queues; each then knows its base. */
-  sleep(): void {
+  /** Stops the queues; each then knows its base, and nothing that the device took is under way. */
+  sleep(timeoutMs = REQUEST_TIMEOUT_MS): void {
     const bases = this.frontend.sleep();
-    for (const queue of this.queues) queue.base = bases.get(queue.index) ?? queue.base;
+    const deadline = new Deadline(timeoutMs);
+    for (const queue of this.queues) {
+      queue.base = bases.get(queue.index) ?? queue.base;
+      queue.settle(deadline);
+    }
   }
 
   /** Offers a chain without a kick and returns its token, or undefined when the ring is full. */
