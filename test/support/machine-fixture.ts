@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import {
@@ -78,6 +78,12 @@ ${extra}`,
   async verify(): Promise<VerifyReport> {
     using client = ControlClient.connect(this.socket);
     return verifyReport.parse((await client.request({ command: "verify" })).result);
+  }
+
+  /** Waits until a machine that was told to end has taken its control socket away. */
+  async waitForNoSocket(): Promise<void> {
+    for (let i = 0; i < 1000 && existsSync(this.socket); i++) await Bun.sleep(5);
+    if (existsSync(this.socket)) throw new Error(`${this.socket} is still there`);
   }
 
   /** SIGKILL for the machine and every back-end that it started. */

@@ -26,7 +26,8 @@ describe("a native machine", () => {
     await waitForSequence(loaded, sequenceOf(resumed) + 600);
     expect(await fixture.verify()).toMatchObject({ checked: BLOCKS, lost: 0, torn: 0, repeated: 0 });
     await loaded.discard();
-    await Bun.sleep(200);
+    await fixture.waitForNoSocket();
+    await Bun.sleep(50);
     const evidence = gatherEvidence(fixture.path("disk.img"), fixture.path("console.log"), BLOCKS);
     expect(evidence).toMatchObject({ repeatedLines: 0, missingLines: 0, tornBlocks: 0, lostBlocks: 0 });
     expect(evidence.acknowledged).toBeGreaterThan(1200);
@@ -94,8 +95,7 @@ describe("a native machine", () => {
     bytes[extent.frame!.offset + 20]! ^= 1;
     writeFileSync(fixture.path("bad.vhu"), bytes);
     await expect(fixture.load("bad.vhu")).rejects.toThrow(/memory region 0/);
-    await Bun.sleep(100);
-    expect(existsSync(fixture.socket)).toBe(false);
+    await fixture.waitForNoSocket();
     using loaded = (await fixture.load("m.vhu")).driver;
     await waitForSequence(loaded, 400);
     await loaded.discard();
@@ -106,7 +106,7 @@ describe("a native machine", () => {
     using driver = (await fixture.start()).driver;
     const status = await waitForSequence(driver, 50);
     process.kill(status.devices[0]!.pid, "SIGKILL");
-    await Bun.sleep(100);
+    while (!(await driver.status()).devices[0]!.lost) await Bun.sleep(5);
     const save = saveMachine(driver, fixture.path("m.vhu"), { writer });
     await expect(save).rejects.toThrow("device disk0: its back-end is gone");
     expect(existsSync(fixture.path("m.vhu"))).toBe(false);
