@@ -68,6 +68,17 @@ export const MAX_CONSOLE_QUEUE_BYTES = 64 * KiB;
 /** One write of a console's driver, which is taken as a whole: Linux's are 32 KiB at most, or 64 KiB when it splices. */
 export const MAX_CONSOLE_CHAIN_BYTES = 1 * MiB;
 
+/** One frame with its virtio header: what QEMU's network back-ends take (NET_BUFSIZE, 64 KiB of data and 4 KiB for headers). */
+export const MAX_NET_FRAME_BYTES = 68 * KiB;
+/** Bytes of frames that wait in a network device, in each direction of a queue pair, before it stops taking more. */
+export const MAX_NET_QUEUE_BYTES = 256 * KiB;
+/** Addresses in each of the two tables of a MAC filter; with more, everything of that kind passes (QEMU's is 64, too). */
+export const MAX_NET_FILTER_ADDRESSES = 64;
+/** One command on a control queue: two tables of 1024 addresses stay below. */
+export const MAX_NET_CONTROL_BYTES = 16 * KiB;
+/** Random bytes for one request. Linux asks for 64; the device may give fewer than asked for, and serves in line. */
+export const MAX_RNG_REQUEST_BYTES = 64 * KiB;
+
 /** Plain JSON header of a snapshot. */
 export const MAX_SNAPSHOT_HEADER_BYTES = 1 * MiB;
 /** Manifest and memory map of a snapshot, as JSON: 256 devices of 256 queues stay below 8 MiB. */

@@ -1,6 +1,8 @@
 import { readlinkSync } from "node:fs";
+import { PeerError } from "../../src/errors.ts";
 import { baseFeatures, deviceTypes, Interrupt, VhostUserFrontend } from "../../src/frontend/mod.ts";
-import { type EventLoop, POLL } from "../../src/sys/mod.ts";
+import { DEFAULT_DRAIN_TIMEOUT_MS } from "../../src/limits.ts";
+import { Deadline, type EventLoop, POLL } from "../../src/sys/mod.ts";
 import { virtioFeature } from "../../src/wire/mod.ts";
 import type { DeviceConfig } from "./config.ts";
 import { type DeviceBackend, type DevicePrograms, openBackend } from "./device-process.ts";
@@ -84,6 +86,14 @@ export class MachineDevice implements Disposable {
   sleep(): void {
     const bases = this.frontend.sleep();
     for (const queue of this.queues) queue.base = bases.get(queue.index) ?? queue.base;
+    // qemu-storage-daemon 10.0.2 answers GET_VRING_BASE before it has written its last completions (seen): memory must not
+    // be saved before they are in it.
+    const deadline = new Deadline(DEFAULT_DRAIN_TIMEOUT_MS);
+    while (!this.queues.every(({ isSettled }) => isSettled)) {
+      if (deadline.expired)
+        throw new PeerError(`the back-end of ${this.config.name} took requests and does not finish them`);
+      this.loop.runOnce(1);
+    }
   }
 
   wake(): void {

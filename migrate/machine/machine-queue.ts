@@ -26,7 +26,7 @@ export class MachineQueue implements Disposable {
   constructor(
     readonly index: number,
     size: number,
-    memory: MachineMemory,
+    readonly memory: MachineMemory,
     features: { readonly eventIdx: boolean },
     state?: QueueState,
   ) {
@@ -77,6 +77,18 @@ export class MachineQueue implements Disposable {
         onUsed(used.token, used.writtenBytes);
       }
     } while (this.ring.enableInterrupts());
+  }
+
+  /** How far the device has come, as the guest sees it: the used ring's free-running index. */
+  get usedIndex(): number {
+    const index = new Uint8Array(2);
+    this.memory.guest.read(this.#layout.used + 2, index);
+    return index[0]! | (index[1]! << 8);
+  }
+
+  /** True when everything that the device took has come back. */
+  get isSettled(): boolean {
+    return this.usedIndex === this.base;
   }
 
   exportState(): QueueState {

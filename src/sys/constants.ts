@@ -51,5 +51,10 @@ export const SCM_RIGHTS = 1;
 export const MSG = { CTRUNC: 0x8, DONTWAIT: 0x40, NOSIGNAL: 0x4000, CMSG_CLOEXEC: 0x40000000 } as const;
 export const SHUT = { RD: 0, WR: 1, RDWR: 2 } as const;
 
-/** System calls that glibc has no wrapper for. */
-export const SYS = { userfaultfd: isArm ? 282 : 323 } as const;
+/** System calls that are made by their number. */
+export const SYS = {
+  readv: isArm ? 65 : 19,
+  writev: isArm ? 66 : 20,
+  getrandom: isArm ? 278 : 318,
+  userfaultfd: isArm ? 282 : 323,
+} as const;

@@ -30,6 +30,8 @@ export { addressOf, NativeBuffer } from "./native-buffer.ts";
 export { type Moved, PeerStream } from "./peer-stream.ts";
 export { createPipe, growPipe, type PipeEnds, spliceSome } from "./pipe.ts";
 export { eventLoopTurn, pollNow, waitReady, waitReadySync } from "./poll.ts";
+export { fillRandom } from "./random.ts";
+export { TAP_WOULD_BLOCK, TUN_F, Tap } from "./tap.ts";
 export { connectUnix, setBufferSizes, UnixListener } from "./unix-address.ts";
 export { UnixSocket, WOULD_BLOCK } from "./unix-socket.ts";
 export { createUserfaultfd, registerMissingFaults } from "./userfaultfd.ts";

@@ -26,7 +26,10 @@ function fill(piece: Uint8Array): void {
 
 const [path, size] = process.argv.slice(2) as [string, string];
 const sizeBytes = Number(size);
-using writer = SnapshotWriter.toFile(path, { writer: { name: "vhu", version: "0.1.0" }, runState: "running" });
+using writer = SnapshotWriter.toFile(path, {
+  writer: { name: "vhu", version: "0.1.0" },
+  runState: "running",
+});
 writer.writeMemoryMap([{ id: 0, name: "ram", guestAddress: 0, sizeBytes, userAddress: 0x7f0000000000 }]);
 const piece = new Uint8Array(PIECE_BYTES);
 for (let at = 0; at < sizeBytes; at += piece.length) {

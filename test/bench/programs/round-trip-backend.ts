@@ -4,6 +4,8 @@ import { EventLoop, UnixListener } from "../../../src/sys/mod.ts";
 import { TestDevice } from "../../support/test-device.ts";
 
 using loop = new EventLoop();
-using _service = new DeviceService(new TestDevice(), UnixListener.listen(process.argv[2]!), loop, { once: true });
+using _service = new DeviceService(new TestDevice(), UnixListener.listen(process.argv[2]!), loop, {
+  once: true,
+});
 console.log("ready");
 await loop.run();

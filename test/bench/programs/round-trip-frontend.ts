@@ -5,7 +5,10 @@ import { connectUnix } from "../../../src/sys/mod.ts";
 import { dialects, tableFor } from "../../../src/wire/mod.ts";
 
 const [path, warmUp, count] = process.argv.slice(2) as [string, string, string];
-using client = new BackendClient(new RequestChannel(new Connection(connectUnix(path))), tableFor(dialects.spec));
+using client = new BackendClient(
+  new RequestChannel(new Connection(connectUnix(path))),
+  tableFor(dialects.spec),
+);
 client.setOwner();
 let seen = 0n;
 for (let i = 0; i < Number(warmUp); i++) seen |= client.getFeatures();

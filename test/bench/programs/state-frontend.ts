@@ -7,7 +7,10 @@ import { dialects, protocolFeature, tableFor } from "../../../src/wire/mod.ts";
 
 const [path, size] = process.argv.slice(2) as [string, string];
 const target = openSync("/dev/null", "w");
-using client = new BackendClient(new RequestChannel(new Connection(connectUnix(path))), tableFor(dialects.spec));
+using client = new BackendClient(
+  new RequestChannel(new Connection(connectUnix(path))),
+  tableFor(dialects.spec),
+);
 client.setOwner();
 client.getFeatures();
 client.getProtocolFeatures();
