@@ -6,6 +6,8 @@ export type Address =
   | { readonly kind: "qmp"; readonly path: string }
   /** A native machine, by its control socket. */
   | { readonly kind: "machine"; readonly path: string }
+  /** A back-end of vhu's own, by its control socket. */
+  | { readonly kind: "device"; readonly path: string }
   /** A vhost-user back-end, by its socket. */
   | { readonly kind: "unix"; readonly path: string }
   /** Another vhu. */
@@ -19,6 +21,7 @@ export type AddressKind = Address["kind"];
 const FORMS: Readonly<Record<AddressKind, string>> = {
   qmp: "qmp:PATH",
   machine: "machine:PATH",
+  device: "device:PATH",
   unix: "unix:PATH",
   tcp: "tcp:HOST:PORT",
   file: "a file",
@@ -41,7 +44,9 @@ export function parseAddress(text: string): Address {
   if (scheme === null) return { kind: "file", path: text };
   const [, kind, rest] = scheme as unknown as [string, string, string];
   if (kind === "tcp") return parseTcp(text, rest);
-  if (kind === "qmp" || kind === "machine" || kind === "unix") return { kind, path: socketPath(text, rest) };
+  if (kind === "qmp" || kind === "machine" || kind === "device" || kind === "unix") {
+    return { kind, path: socketPath(text, rest) };
+  }
   throw new UsageError(
     `"${text}" is not an address that vhu knows (${Object.values(FORMS).join(", ")}); for a file of that name write "./${text}"`,
   );

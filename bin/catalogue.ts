@@ -39,6 +39,26 @@ export const catalogue: readonly CatalogueEntry[] = [
     load: async () => (await import("./commands/device-probe.ts")).registerDeviceProbe,
   },
   {
+    words: "device status",
+    summary: "show what a back-end of vhu's does, by its control socket",
+    load: async () => (await import("./commands/device-control.ts")).registerDeviceStatus,
+  },
+  {
+    words: "device suspend",
+    summary: "let a back-end of vhu's process no request until it is resumed",
+    load: async () => (await import("./commands/device-control.ts")).registerDeviceSuspend,
+  },
+  {
+    words: "device resume",
+    summary: "let a suspended back-end go on",
+    load: async () => (await import("./commands/device-control.ts")).registerDeviceResume,
+  },
+  {
+    words: "device copy",
+    summary: "copy a running disk's image as it is at one point in time",
+    load: async () => (await import("./commands/device-copy.ts")).registerDeviceCopy,
+  },
+  {
     words: "snapshot inspect",
     summary: "show what is in a snapshot",
     load: async () => (await import("./commands/snapshot-inspect.ts")).registerSnapshotInspect,

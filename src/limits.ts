@@ -67,6 +67,14 @@ export const MAX_STATE_VALUE_ITEMS = 1 << 20;
 export const MAX_CONSOLE_QUEUE_BYTES = 64 * KiB;
 /** One write of a console's driver, which is taken as a whole: Linux's are 32 KiB at most, or 64 KiB when it splices. */
 export const MAX_CONSOLE_CHAIN_BYTES = 1 * MiB;
+/** Ports of a console: as many as QEMU's virtio-serial has. */
+export const MAX_CONSOLE_PORTS = 31;
+/** Name of a console port, in UTF-8: it becomes a file's name in the guest (/dev/virtio-ports/NAME). */
+export const MAX_CONSOLE_NAME_BYTES = 255;
+/** Input in a console port's state: the queue, and what a UNIX socket's buffers hold of it at most (net.core.wmem_default: 208 KiB). */
+export const MAX_CONSOLE_SAVED_INPUT_BYTES = 512 * KiB;
+/** Output that a pty's reader has not read: the terminal's 4 KiB and the 64 KiB before it (TTYB_DEFAULT_MEM_LIMIT), and as much again. */
+export const MAX_CONSOLE_TAKEN_BACK_BYTES = 128 * KiB;
 
 /** One frame with its virtio header: what QEMU's network back-ends take (NET_BUFSIZE, 64 KiB of data and 4 KiB for headers). */
 export const MAX_NET_FRAME_BYTES = 68 * KiB;

@@ -1,6 +1,9 @@
 import { type Command, InvalidArgumentError } from "commander";
 import type { ConsoleSize } from "../../devices/console/mod.ts";
 import { action, addCommand } from "../command.ts";
+import { parsePort } from "../device/console-ports.ts";
+import { registerNet } from "../device/register-net.ts";
+import { registerRng } from "../device/register-rng.ts";
 import type { RunBlkOptions } from "../device/run-blk.ts";
 import type { RunConsoleOptions } from "../device/run-console.ts";
 import { addRunOptions } from "../device/run-options.ts";
@@ -10,7 +13,7 @@ const EXIT_STATUS = {
   0: "ended by SIGTERM, or by the front-end's hanging up with --once or --fd",
   1: "the image or the socket cannot be used, or the front-end broke the protocol (--once, --fd)",
   2: "the command line is wrong, or the socket's path is taken",
-  5: "the front-end stalled or died in the middle of a message (--once, --fd)",
+  5: "the front-end stalled or died in the middle of a message (--once, --fd), or none listened (--connect)",
 } as const;
 
 const SERVES = `Serves one front-end at a time, one after the other, until SIGTERM or Ctrl-C; a restarted back-end takes up the
@@ -21,6 +24,8 @@ export function registerDeviceRun(device: Command): void {
   const run = device.command("run").description("serve a device to a VMM, as a vhost-user back-end");
   registerBlk(run);
   registerConsole(run);
+  registerNet(run, SERVES, EXIT_STATUS);
+  registerRng(run, SERVES, EXIT_STATUS);
 }
 
 function registerBlk(run: Command): void {
@@ -48,6 +53,8 @@ function registerBlk(run: Command): void {
     .option("--num-queues <count>", "request queues (default: 1)", wholeNumber(1))
     .action(
       action(async (context, options: RunBlkOptions) => {
+        const { blkNeeds, confineDevice } = await import("../device/confine-device.ts");
+        confineDevice(context, options, blkNeeds(options));
         const { runBlk } = await import("../device/run-blk.ts");
         return runBlk(context, options);
       }),
@@ -57,14 +64,19 @@ function registerBlk(run: Command): void {
 function registerConsole(run: Command): void {
   const command = addCommand(run, {
     usage: "console",
-    description: `serve a console with one port\n\n${SERVES} While nothing takes the guest's output, 64 KiB of it are kept; then
-the guest waits, so that nothing is lost.`,
+    description: `serve a console with one port, or with several\n\n${SERVES} While nothing takes the guest's output, 64 KiB of it are
+kept; then the guest waits, so that nothing is lost. With --port the console has MULTIPORT: port 0 is a console, the others are
+/dev/virtio-ports/NAME in the guest, unless console=on or console=off says otherwise.`,
     examples: [
       [
         "vhu device run console --socket /run/con.sock --socket-end /run/con-host.sock",
         "one client at a time",
       ],
       ["vhu device run console --socket /run/con.sock --file guest.log", "output only, appended to a file"],
+      [
+        "vhu device run console --socket /run/con.sock --port name=tty,pty=/run/tty --port name=log,file=guest.log --port name=agent,socket=/run/agent.sock",
+        "a terminal for screen or picocom, a log, and a channel for an agent:",
+      ],
     ],
     exitStatus: EXIT_STATUS,
   });
@@ -72,9 +84,18 @@ the guest waits, so that nothing is lost.`,
     .option("--socket-end <path>", "the host's end is a client of this UNIX socket")
     .option("--file <path>", "the host's end is a file that the output is appended to")
     .option("--stdio", "the host's end is standard input and output")
+    .option("--pty", "the host's end is a pseudo-terminal, whose path is printed")
+    .option("--pty-link <path>", "the same, and a symbolic link to it")
+    .option(
+      "--port <spec>",
+      "a port, as name=NAME,pty[=LINK] or socket=PATH, file=PATH, stdio; may be given several times",
+      parsePort,
+    )
     .option("--size <columns>x<rows>", "what the guest is told (default: 80x25)", consoleSize)
     .action(
       action(async (context, options: RunConsoleOptions) => {
+        const { confineDevice, consoleNeeds } = await import("../device/confine-device.ts");
+        confineDevice(context, options, consoleNeeds(options));
         const { runConsole } = await import("../device/run-console.ts");
         return runConsole(context, options);
       }),

@@ -71,70 +71,66 @@ in-flight = 16
 
 /** The main job on an embedded machine, every step for real: run, save, kill, load, go on, verify. */
 export async function runDemo(options: DemoOptions): Promise<DemoResult> {
-  const { folder, say, signal } = options;
-  const path = (name: string) => join(folder, name);
+  const path = (name: string) => join(options.folder, name);
   writeFileSync(path("demo.toml"), MACHINE_FILE);
   writeFileSync(path("disk.img"), "");
   truncateSync(path("disk.img"), BLOCKS * 4096);
-  const snapshotPath = path("demo.vhu");
-
-  using first = MachineProcess.start(vhuCommand, [path("demo.toml")], path("demo.sock"), path("first.log"));
-  const started = await first.connect(signal);
-  say("a machine runs, with a disk and a console, each served by a process of its own", { pid: first.pid });
-  const before = await waitForWrites(started, options.writes, signal);
   const own = new OwnSnapshots(path("state"));
-  const saveStart = performance.now();
-  const saved = await saveMachine(started, snapshotPath, {
-    writer: { name: "vhu", version: options.version },
+  const first = await runSaveKill(options, path, own);
+  const second = await loadAndGoOn(options, path, own);
+  const evidence = gatherEvidence(path("disk.img"), path("console.log"), BLOCKS);
+  return { snapshotPath: path("demo.vhu"), ...first, ...second, evidence };
+}
+
+type PathOf = (name: string) => string;
+
+/** Ends with the machine saved and dead. */
+async function runSaveKill({ say, signal, writes, version }: DemoOptions, path: PathOf, own: OwnSnapshots) {
+  using machine = MachineProcess.start(vhuCommand, [path("demo.toml")], path("demo.sock"), path("first.log"));
+  using driver = await machine.connect(signal);
+  say("a machine runs, with a disk and a console, each served by a process of its own", { pid: machine.pid });
+  const status = await waitForWrites(driver, writes, signal);
+  const startMs = performance.now();
+  const saved = await saveMachine(driver, path("demo.vhu"), {
+    writer: { name: "vhu", version },
     labels: { purpose: "demo" },
     // The disk is not in the snapshot: the machine must not write to it between the save and its end.
     after: "stay",
     own,
     signal,
   });
-  const saveMs = performance.now() - saveStart;
-  say(`saved it under load, after ${sequenceOf(before)} writes`, {
-    sizeBytes: saved.sizeBytes,
-    milliseconds: saveMs,
-  });
-
-  const killed = [first.pid, ...before.devices.map(({ pid }) => pid)];
+  const saveMs = performance.now() - startMs;
+  say(`saved it under load, after ${sequenceOf(status)} writes`, { sizeBytes: saved.sizeBytes, saveMs });
+  const killed = [machine.pid, ...status.devices.map(({ pid }) => pid)];
   for (const pid of killed) process.kill(pid, "SIGKILL");
-  started[Symbol.dispose]();
   await waitForEnd(killed, signal);
   say(`ended it and its back-ends by SIGKILL: processes ${killed.join(", ")}`, { killed });
+  return { snapshotBytes: saved.sizeBytes, saveMs, killed };
+}
 
-  const loadStart = performance.now();
-  using reader = SnapshotReader.open(snapshotPath);
+/** Ends with the loaded machine stopped, after it went on and was verified. */
+async function loadAndGoOn({ say, signal, writes }: DemoOptions, path: PathOf, own: OwnSnapshots) {
+  const startMs = performance.now();
+  using reader = SnapshotReader.open(path("demo.vhu"));
   requireMayStart(reader.root, { own, trust: false });
-  using second = MachineProcess.start(
+  const socket = path("demo.sock");
+  using machine = MachineProcess.start(
     vhuCommand,
-    ["--incoming", "--socket", path("demo.sock")],
-    path("demo.sock"),
+    ["--incoming", "--socket", socket],
+    socket,
     path("second.log"),
   );
-  using loaded = await second.connect(signal);
-  await loadMachine(loaded, reader, { signal });
-  const loadMs = performance.now() - loadStart;
-  say("loaded it in new processes", { pid: second.pid, milliseconds: loadMs });
-  const savedSequence = sequenceOf(await loaded.status());
-  const after = await waitForWrites(loaded, savedSequence + options.writes, signal);
-  const verify = await verifyMachine(path("demo.sock"), signal);
+  using driver = await machine.connect(signal);
+  await loadMachine(driver, reader, { signal });
+  const loadMs = performance.now() - startMs;
+  say("loaded it in new processes", { pid: machine.pid, loadMs });
+  const writesBefore = sequenceOf(await driver.status());
+  const after = await waitForWrites(driver, writesBefore + writes, signal);
+  const verify = await verifyMachine(socket, signal);
   say(`it went on to ${sequenceOf(after)} writes; checked what it wrote`, { ...verify });
-  await loaded.discard();
-  await waitForEnd([second.pid, ...after.devices.map(({ pid }) => pid)], signal);
-  const evidence = gatherEvidence(path("disk.img"), path("console.log"), BLOCKS);
-  return {
-    snapshotPath,
-    snapshotBytes: saved.sizeBytes,
-    saveMs,
-    loadMs,
-    writesBefore: savedSequence,
-    writesAfter: sequenceOf(after) - savedSequence,
-    killed,
-    verify,
-    evidence,
-  };
+  await driver.discard();
+  await waitForEnd([machine.pid, ...after.devices.map(({ pid }) => pid)], signal);
+  return { loadMs, writesBefore, writesAfter: sequenceOf(after) - writesBefore, verify };
 }
 
 /** True when nothing was lost, torn or repeated. */

@@ -3,8 +3,11 @@ import { UsageError } from "../../src/errors.ts";
 import { EventLoop } from "../../src/sys/mod.ts";
 import type { CommandContext } from "../command.ts";
 import { toJson } from "../output/json.ts";
+import { capabilities } from "./capabilities.ts";
+import { loggerOf } from "./device-logger.ts";
+import { placeOf } from "./place.ts";
 import type { RunOptions } from "./run-options.ts";
-import { loggerOf, placeOf, serveDevice } from "./serve-device.ts";
+import { serveDevice } from "./serve-device.ts";
 
 export interface RunBlkOptions extends RunOptions {
   readonly image?: string;
@@ -17,8 +20,7 @@ export interface RunBlkOptions extends RunOptions {
 /** `vhu device run blk`. Returns the exit status. */
 export async function runBlk(context: CommandContext, options: RunBlkOptions): Promise<number> {
   if (options.printCapabilities) {
-    // The names of docs/interop/vhost-user.json: "blk-file" says that --blk-file is understood.
-    context.output.line(toJson({ type: "block", features: ["blk-file", "read-only"] }));
+    context.output.line(toJson(capabilities.blk));
     return 0;
   }
   const path = options.image ?? options.blkFile;

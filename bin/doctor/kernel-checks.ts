@@ -60,7 +60,32 @@ export const kernelChecks: readonly Check[] = [
     remedy: "sysctl kernel.io_uring_disabled=0, and no seccomp filter against it: disks are slower without",
     look: async () => tryIoUring(await loadSys()),
   },
+  {
+    name: "landlock",
+    isEssential: false,
+    remedy: "Linux 5.13 or newer with CONFIG_SECURITY_LANDLOCK, and landlock in the kernel's lsm= list",
+    look: async () => landlockLook(await loadSys()),
+  },
+  {
+    name: "seccomp",
+    isEssential: false,
+    remedy: "only for VMMs and containers that filter system calls: a kernel with CONFIG_SECCOMP",
+    look: async () => {
+      const { hasSeccomp } = await loadSys();
+      if (hasSeccomp()) return { state: "ok", detail: "in this kernel; vhu itself filters no system calls" };
+      return { state: "note", detail: "not in this kernel" };
+    },
+  },
 ];
+
+/** What `vhu device run` confines itself with. Nothing is restricted by asking. */
+function landlockLook({ landlockAbi }: typeof Sys) {
+  const abi = landlockAbi();
+  if (abi > 0)
+    return { state: "ok", detail: `ABI ${abi}: vhu device run confines itself to its files` } as const;
+  const detail = "vhu device run confines itself without: it can open every file that its user can";
+  return { state: "note", detail } as const;
+}
 
 /** Loaded late: where bun:ffi or the C library fails, the other checks still tell their story. */
 async function loadSys(): Promise<typeof Sys> {

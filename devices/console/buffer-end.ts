@@ -4,6 +4,7 @@ import type { ConsoleEnd, ConsoleEndEvents, ConsoleInterest } from "./console-en
 /** A console end in memory, for a program that is itself what the guest talks to, and for tests. */
 export class BufferEnd implements ConsoleEnd {
   #events: ConsoleEndEvents | undefined;
+  #isOpen = true;
   #interest: ConsoleInterest = { input: false, output: false };
   #input: number[] = [];
   #output: number[] = [];
@@ -13,19 +14,35 @@ export class BufferEnd implements ConsoleEnd {
     this.#events = events;
   }
 
+  get isOpen(): boolean {
+    return this.#isOpen;
+  }
+
+  /** As a peer that comes or goes. */
+  setOpen(isOpen: boolean): void {
+    this.#isOpen = isOpen;
+    this.#events?.onOpenChange();
+  }
+
   listenFor(interest: ConsoleInterest): void {
     this.#interest = interest;
   }
 
   /** Gives the guest something to read. */
   send(text: string | Uint8Array): void {
-    this.#input.push(...(typeof text === "string" ? new TextEncoder().encode(text) : text));
+    for (const byte of typeof text === "string" ? new TextEncoder().encode(text) : text)
+      this.#input.push(byte);
     if (this.#interest.input) this.#events?.onInput();
   }
 
   /** What the device has not read yet. */
   get unreadBytes(): number {
     return this.#input.length;
+  }
+
+  /** Takes those bytes back: they were never sent. */
+  takeUnread(): Uint8Array {
+    return Uint8Array.from(this.#input.splice(0));
   }
 
   /** Everything the guest has written since the last call. */

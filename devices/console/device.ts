@@ -5,128 +5,130 @@ import type {
   QueueRunner,
   VhostUserDevice,
 } from "../../src/backend/mod.ts";
-import { CompatibilityError } from "../../src/errors.ts";
-import { MAX_CONSOLE_CHAIN_BYTES, MAX_CONSOLE_QUEUE_BYTES } from "../../src/limits.ts";
+import { CompatibilityError, UsageError } from "../../src/errors.ts";
+import { MAX_CONSOLE_NAME_BYTES, MAX_CONSOLE_PORTS } from "../../src/limits.ts";
 import { type Logger, silentLogger } from "../../src/logger.ts";
 import type { StateHeader, StateSection } from "../../src/state/mod.ts";
-import { NativeBuffer } from "../../src/sys/mod.ts";
-import { Chain, RingError } from "../../src/vring/mod.ts";
 import { protocolFeature } from "../../src/wire/mod.ts";
 import { ObjectState } from "../state/mod.ts";
-import { ByteQueue } from "./byte-queue.ts";
 import {
   type ConsoleSize,
   consoleFeature,
   EMERGENCY_WRITE_OFFSET,
   encodeConsoleConfig,
-  RECEIVE_QUEUE,
-  TRANSMIT_QUEUE,
+  queueCount,
+  queueRole,
 } from "./config.ts";
 import type { ConsoleEnd } from "./console-end.ts";
-import { CONSOLE_STATE_VERSION, type ConsoleState, checkConsoleState } from "./state.ts";
+import { ControlChannel } from "./control-channel.ts";
+import { ConsolePort, type ConsolePortOptions } from "./port.ts";
+import { CONSOLE_STATE_VERSION, type ConsoleState, checkConsoleState, consoleUpgrades } from "./state.ts";
 
 export interface ConsoleOptions {
-  /** Default: 80 columns of 25 rows. */
+  /** Port 0's, unless that says. Default: 80 columns of 25 rows. */
   readonly size?: ConsoleSize | undefined;
   readonly logger?: Logger | undefined;
 }
 
-const READ_BYTES = 16 * 1024;
-const DEFAULT_SIZE: ConsoleSize = { columns: 80, rows: 25 };
-
 /**
- * A virtio console with one port. Bytes are in one place at a time: in the guest's ring, in one of the two bounded
- * queues here, or with the host's end. While the device is suspended none of them moves, so a snapshot neither loses
- * nor repeats a byte.
+ * A virtio console: one port, or several by MULTIPORT. While the device is suspended no byte moves, and a snapshot takes in
+ * what would be lost with this process, so that none is lost or repeated.
  */
 export class ConsoleDevice implements VhostUserDevice, Disposable {
   readonly deviceType = "console";
-  readonly maxQueues = 2;
-  readonly features = consoleFeature.SIZE | consoleFeature.EMERG_WRITE;
+  readonly maxQueues: number;
+  readonly features: bigint;
   readonly protocolFeatures = protocolFeature.CONFIG | protocolFeature.BACKEND_REQ;
   readonly stateVersion = CONSOLE_STATE_VERSION;
-  readonly oldestCompatibleStateVersion = 1;
-  readonly #toGuest = new ByteQueue();
-  readonly #toHost = new ByteQueue();
-  readonly #chain = new Chain();
-  readonly #incoming = new NativeBuffer(READ_BYTES);
+  readonly oldestCompatibleStateVersion = CONSOLE_STATE_VERSION;
+  readonly ports: readonly ConsolePort[];
+  readonly #control: ControlChannel;
   readonly #logger: Logger;
   readonly #state: ObjectState<ConsoleState>;
-  #receive: DeviceQueue | undefined;
-  #transmit: DeviceQueue | undefined;
-  #size: ConsoleSize;
+  #acked = 0n;
   #frontend: FrontendClient | undefined;
 
-  /** Takes the end. */
-  constructor(
-    readonly end: ConsoleEnd,
-    options: ConsoleOptions = {},
-  ) {
-    this.#size = options.size ?? DEFAULT_SIZE;
+  /**
+   * Takes the ends. An end alone makes a console with one port and two queues; a list of ports, of one even, offers
+   * MULTIPORT. A front-end that does not negotiate that sees port 0 only.
+   * @throws UsageError
+   */
+  constructor(ports: ConsoleEnd | readonly ConsolePortOptions[], options: ConsoleOptions = {}) {
+    const isMultiport = Array.isArray(ports);
+    const list: readonly ConsolePortOptions[] = isMultiport ? ports : [{ end: ports as ConsoleEnd }];
+    checkPorts(list);
+    this.maxQueues = queueCount(list.length, isMultiport);
+    this.features =
+      consoleFeature.SIZE | consoleFeature.EMERG_WRITE | (isMultiport ? consoleFeature.MULTIPORT : 0n);
     this.#logger = options.logger ?? silentLogger;
+    const has = (feature: bigint) => (this.#acked & feature) !== 0n;
+    const around = {
+      logger: this.#logger,
+      get isMultiport() {
+        return has(consoleFeature.MULTIPORT);
+      },
+      onOpenChange: () => this.#control.announce(),
+    };
+    this.ports = list.map((port, id) => {
+      const size = port.size ?? (id === 0 ? options.size : undefined);
+      return new ConsolePort(id, { ...port, size }, around);
+    });
+    this.#control = new ControlChannel(this.ports, this.#logger, () => has(consoleFeature.SIZE));
     this.#state = new ObjectState({
       deviceType: this.deviceType,
       version: CONSOLE_STATE_VERSION,
-      capture: () => ({
-        ...this.#size,
-        toGuest: this.#toGuest.peek().slice(),
-        toHost: this.#toHost.peek().slice(),
-      }),
-      check: checkConsoleState,
+      capture: () => this.#capture(),
+      check: (fields) => checkConsoleState(fields, this.ports),
       apply: (state) => this.#apply(state),
+      upgrades: consoleUpgrades(),
     });
-    end.open({ onInput: () => this.#onInput(), onOutput: () => this.#onOutput() });
   }
 
-  ackFeatures(_features: bigint): void {}
+  ackFeatures(features: bigint): void {
+    this.#acked = features;
+  }
 
   readConfig(): Uint8Array {
-    return encodeConsoleConfig(this.#size);
+    return encodeConsoleConfig(this.ports[0]!.size, this.ports.length);
   }
 
-  /** The emergency write: one character, output without a queue. */
+  /** The emergency write: one character for port 0, output without a queue. */
   writeConfig(offset: number, bytes: Uint8Array): void {
     if (offset !== EMERGENCY_WRITE_OFFSET || bytes.length < 1) {
       throw new CompatibilityError(
         "of a console's config space only emerg_wr (bytes 8 to 11) can be written",
       );
     }
-    // Nothing holds a driver back here, so beyond the bound its characters are dropped; the state stays loadable.
-    if (this.#toHost.length >= MAX_CONSOLE_QUEUE_BYTES) {
+    if (!this.ports[0]!.writeEmergency(bytes.subarray(0, 1))) {
       this.#logger.warn("an emergency write was dropped: the host's end takes no output");
-      return;
     }
-    this.#toHost.push(bytes.subarray(0, 1));
-    if (this.#isRunning) this.#flush();
   }
 
-  /** Changes the size that the guest sees and tells it so. */
-  resize(size: ConsoleSize): void {
-    this.#size = size;
-    this.#frontend?.configChange();
+  /** Changes the size of a port's screen that the guest sees, and tells it so. */
+  resize(size: ConsoleSize, id = 0): void {
+    const port = this.ports[id];
+    if (port === undefined) throw new UsageError(`the console has ${this.ports.length} ports, no port ${id}`);
+    port.size = size;
+    this.#control.announceSize(port);
+    if (id === 0) this.#frontend?.configChange();
   }
 
   startQueue(queue: DeviceQueue): QueueRunner {
-    if (queue.index === RECEIVE_QUEUE) {
-      this.#receive = queue;
-      this.#listen();
-      return { onKick: () => this.#serveReceive(queue) };
-    }
-    this.#transmit = queue;
-    this.#flush();
-    return { onKick: () => this.#serveTransmit(queue) };
+    const { of, direction } = queueRole(queue.index);
+    return of === "control"
+      ? this.#control.startQueue(queue, direction)
+      : this.ports[of]!.startQueue(queue, direction);
   }
 
   stopQueue(index: number): void {
-    if (index === RECEIVE_QUEUE) this.#receive = undefined;
-    if (index === TRANSMIT_QUEUE) this.#transmit = undefined;
-    this.#listen();
+    const { of, direction } = queueRole(index);
+    if (of === "control") this.#control.stopQueue(direction);
+    else this.ports[of]!.stopQueue(direction);
   }
 
-  /** Input that no driver has asked for yet is dropped; what a guest has written still goes out. */
   reset(): void {
-    this.#toGuest.clear();
-    this.#listen();
+    this.#control.reset();
+    for (const port of this.ports) port.reset();
   }
 
   snapshot(): Iterable<StateSection> {
@@ -142,105 +144,48 @@ export class ConsoleDevice implements VhostUserDevice, Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.end[Symbol.dispose]();
+    for (const port of this.ports) port[Symbol.dispose]();
   }
 
-  get #isRunning(): boolean {
-    return this.#receive !== undefined || this.#transmit !== undefined;
-  }
-
-  /** Input is only read while the guest can get it; the rest waits where it is, with the host. */
-  get #takesInput(): boolean {
-    return this.#receive !== undefined && this.#toGuest.length + READ_BYTES <= MAX_CONSOLE_QUEUE_BYTES;
+  #capture(): ConsoleState {
+    for (const port of this.ports) port.collect();
+    return {
+      isDriverReady: this.#control.isDriverReady,
+      ports: this.ports.map(({ name, isConsole, size, isOpenInGuest, talk, toGuest, toHost }) => ({
+        ...{ name, isConsole, ...size, isOpenInGuest, ...talk },
+        toGuest: toGuest.peek().slice(),
+        toHost: toHost.peek().slice(),
+      })),
+    };
   }
 
   #apply(state: ConsoleState): void {
-    this.#size = { columns: state.columns, rows: state.rows };
-    for (const [queue, bytes] of [
-      [this.#toGuest, state.toGuest],
-      [this.#toHost, state.toHost],
-    ] as const) {
-      queue.clear();
-      queue.push(bytes);
+    this.reset();
+    this.#control.isDriverReady = state.isDriverReady;
+    for (const [id, saved] of state.ports.entries()) {
+      const port = this.ports[id]!;
+      port.size = { columns: saved.columns, rows: saved.rows };
+      port.isOpenInGuest = saved.isOpenInGuest;
+      Object.assign(port.talk, { due: saved.due, isReady: saved.isReady, toldOpen: saved.toldOpen });
+      port.toGuest.push(saved.toGuest);
+      port.toHost.clear();
+      port.toHost.push(saved.toHost);
     }
   }
+}
 
-  #listen(): void {
-    this.end.listenFor({
-      input: this.#takesInput,
-      output: this.#isRunning && this.#toHost.length > 0,
-    });
+function checkPorts(ports: readonly ConsolePortOptions[]): void {
+  if (ports.length < 1 || ports.length > MAX_CONSOLE_PORTS) {
+    throw new UsageError(`a console has 1 to ${MAX_CONSOLE_PORTS} ports, not ${ports.length}`);
   }
-
-  #onInput(): void {
-    while (this.#takesInput) {
-      const count = this.end.read(this.#incoming);
-      if (count === 0) break;
-      this.#toGuest.push(this.#incoming.bytes.subarray(0, count));
-    }
-    this.#receive?.wake();
-    this.#listen();
-  }
-
-  #onOutput(): void {
-    if (!this.#isRunning) return;
-    this.#flush();
-    // The transmit ring may have been left full because the queue was.
-    this.#transmit?.wake();
-  }
-
-  #flush(): void {
-    const queue = this.#toHost;
-    while (queue.length > 0) {
-      const taken = this.end.write(queue.buffer, queue.start, queue.length);
-      if (taken === 0) break;
-      queue.drop(taken);
-    }
-    this.#listen();
-  }
-
-  #serveReceive(queue: DeviceQueue): void {
-    const { ring } = queue;
-    do {
-      ring.disableNotifications();
-      while (this.#toGuest.length > 0 && queue.pop(this.#chain)) this.#give(queue);
-      queue.publish();
-      // Buffers that the driver adds are of no interest while there is nothing to put into them.
-      // Nor is there anything to be done before a translation that is missing has come.
-    } while (this.#toGuest.length > 0 && ring.enableNotifications() && !queue.space.missPending);
-    this.#listen();
-  }
-
-  #give(queue: DeviceQueue): void {
-    const chain = this.#chain;
-    if (chain.writableBytes === 0) this.#logger.warn("a receive buffer has no writable bytes");
-    const count = chain.copyToWritable(0, this.#toGuest.peek(chain.writableBytes));
-    this.#toGuest.drop(count);
-    queue.complete(chain, count);
-  }
-
-  #serveTransmit(queue: DeviceQueue): void {
-    const { ring } = queue;
-    do {
-      ring.disableNotifications();
-      while (this.#toHost.length < MAX_CONSOLE_QUEUE_BYTES && queue.pop(this.#chain)) this.#take(queue);
-      queue.publish();
-      this.#flush();
-      // The driver waits until the host's end has taken something: `onOutput` comes back here.
-      if (this.#toHost.length >= MAX_CONSOLE_QUEUE_BYTES) return;
-    } while (ring.enableNotifications() && !queue.space.missPending);
-  }
-
-  #take(queue: DeviceQueue): void {
-    const chain = this.#chain;
-    const { readableBytes } = chain;
-    if (readableBytes > MAX_CONSOLE_CHAIN_BYTES) {
-      throw new RingError(
-        `a console write has ${readableBytes} bytes, the limit is ${MAX_CONSOLE_CHAIN_BYTES}`,
-      );
-    }
-    chain.copyFromReadable(0, this.#toHost.reserve(readableBytes));
-    this.#toHost.commit(readableBytes);
-    queue.complete(chain, 0);
+  const names = ports.flatMap(({ name }) => (name === undefined || name === "" ? [] : [name]));
+  if (new Set(names).size !== names.length) throw new UsageError("two ports of a console have the same name");
+  const bad = names.find(
+    (name) => Buffer.byteLength(name) > MAX_CONSOLE_NAME_BYTES || /[\p{Cc}/]/u.test(name),
+  );
+  if (bad !== undefined) {
+    throw new UsageError(
+      `a port's name has at most ${MAX_CONSOLE_NAME_BYTES} bytes, no control character and no slash: ${JSON.stringify(bad)}`,
+    );
   }
 }

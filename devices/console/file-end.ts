@@ -11,6 +11,7 @@ const RETRY_MS = 1_000;
 
 /** Output only: what the guest writes is appended to a file, which is made if need be. */
 export class FileEnd implements ConsoleEnd {
+  readonly isOpen = true;
   readonly #file: Fd;
   #events: ConsoleEndEvents | undefined;
   #interest: ConsoleInterest = { input: false, output: false };

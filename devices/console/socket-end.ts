@@ -33,6 +33,10 @@ export class SocketEnd implements ConsoleEnd {
     loop.watch(this.#listener.fd, POLL.IN, () => this.#accept());
   }
 
+  get isOpen(): boolean {
+    return this.#client !== undefined;
+  }
+
   open(events: ConsoleEndEvents): void {
     this.#events = events;
   }
@@ -70,6 +74,7 @@ export class SocketEnd implements ConsoleEnd {
     this.loop.modify(this.#listener.fd, 0);
     this.#watch(client);
     this.logger.info("console client connected", { ...client.peerCredentials() });
+    this.#events?.onOpenChange();
     if (this.#interest.output) this.#events?.onOutput();
   }
 
@@ -109,6 +114,7 @@ export class SocketEnd implements ConsoleEnd {
     this.logger.info("console client disconnected");
     this.#dropClient();
     this.loop.modify(this.#listener.fd, POLL.IN);
+    this.#events?.onOpenChange();
   }
 
   #dropClient(): void {

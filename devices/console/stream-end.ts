@@ -7,6 +7,7 @@ import type { ConsoleEnd, ConsoleEndEvents, ConsoleInterest } from "./console-en
  * left alone. The end of the input only ends the input.
  */
 export class StreamEnd implements ConsoleEnd {
+  readonly isOpen = true;
   readonly #input: PeerStream;
   readonly #output: PeerStream;
   #events: ConsoleEndEvents | undefined;

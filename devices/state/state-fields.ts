@@ -11,6 +11,7 @@ import { FormatError } from "../../src/errors.ts";
 export class StateFields {
   readonly #object: Readonly<Record<string, unknown>>;
   readonly #unread: Set<string>;
+  readonly #children: StateFields[] = [];
 
   /** @throws FormatError when `value` is no plain object */
   constructor(
@@ -53,8 +54,22 @@ export class StateFields {
     return this.#fail(name, `at most ${maxBytes} bytes`);
   }
 
-  /** @throws FormatError when the object has a field that nobody asked for */
+  /** A list of at most `maxCount` plain objects, each read by `read`; what that leaves unread is refused by `end`. */
+  objects<T>(name: string, maxCount: number, read: (fields: StateFields) => T): T[] {
+    const value = this.#take(name);
+    if (!Array.isArray(value) || value.length > maxCount) {
+      return this.#fail(name, `a list of at most ${maxCount} objects`);
+    }
+    return value.map((item, index) => {
+      const fields = new StateFields(item, `${this.section}, ${name}[${index}]`);
+      this.#children.push(fields);
+      return read(fields);
+    });
+  }
+
+  /** @throws FormatError when the object, or one in it, has a field that nobody asked for */
   end(): void {
+    for (const child of this.#children) child.end();
     const [first] = this.#unread;
     if (first !== undefined) throw new FormatError(`the field "${first}" is not known`, this.section);
   }

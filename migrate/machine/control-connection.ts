@@ -23,11 +23,15 @@ export interface ControlMessage {
   readonly fds: Fd[];
 }
 
-/** JSON messages with fds over a UNIX socket: how a native machine is controlled. */
+/** JSON messages with fds over a UNIX socket: how a native machine is controlled, and a device. */
 export class ControlConnection implements Disposable {
   readonly #header = new NativeBuffer(HEADER_BYTES);
 
-  constructor(readonly socket: UnixSocket) {
+  /** @param peer what the other side is, for error messages */
+  constructor(
+    readonly socket: UnixSocket,
+    readonly peer = "the machine",
+  ) {
     socket.setTimeouts({ sendMs: MESSAGE_TIMEOUT_MS, receiveMs: MESSAGE_TIMEOUT_MS });
   }
 
@@ -68,9 +72,9 @@ export class ControlConnection implements Disposable {
   /** Waits for a message while the event loop turns. @throws PeerError when none comes */
   async receiveAsync(timeoutMs: number, signal?: AbortSignal): Promise<ControlMessage> {
     const ready = await waitReady(this.socket.fd, POLL.IN, new Deadline(timeoutMs), signal);
-    if (ready === 0) throw new PeerError(`the machine did not answer within ${timeoutMs} ms`);
+    if (ready === 0) throw new PeerError(`${this.peer} did not answer within ${timeoutMs} ms`);
     const message = this.receive();
-    if (message === undefined) throw new PeerError("the machine hung up", { reconnect: true });
+    if (message === undefined) throw new PeerError(`${this.peer} hung up`, { reconnect: true });
     return message;
   }
 

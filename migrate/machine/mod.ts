@@ -3,6 +3,7 @@
 export { BLOCK_BYTES, type BlockContent, readBlock } from "./block-content.ts";
 export { type DeviceConfig, type MachineConfig, parseMachineConfig, readMachineFile } from "./config.ts";
 export { ControlClient } from "./control-client.ts";
+export { ControlConnection } from "./control-connection.ts";
 export { type MachineStatus, machineStatus, verifyReport } from "./control-protocol.ts";
 export { ControlServer } from "./control-server.ts";
 export type { DevicePrograms } from "./device-process.ts";

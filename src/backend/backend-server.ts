@@ -22,7 +22,8 @@ type Handler<N extends FrontendMessageName> = (
   payload: Payload<N>,
   fds: ReceivedFds,
   server: BackendServer,
-) => Outcome | void;
+) => // biome-ignore lint/suspicious/noConfusingVoidType: most handlers are one call that returns nothing: no reply body
+Outcome | void;
 
 const value = (number: bigint | number): Outcome => ({ body: { value: BigInt(number) } });
 
@@ -158,7 +159,8 @@ export class BackendServer implements RequestHandlers {
     const message = this.#unconfirmed;
     if (message === undefined) return false;
     this.#unconfirmed = undefined;
-    const expected = request === message.number && payload.length === 8 && payload.every((byte) => byte === 0);
+    const expected =
+      request === message.number && payload.length === 8 && payload.every((byte) => byte === 0);
     if (!expected) throw new ProtocolError(`is not confirmed, message ${request} came instead`, message.name);
     return true;
   }
@@ -175,7 +177,12 @@ function flag(request: string, num: number): boolean {
 }
 
 function direction(number: number): StateDirection {
-  if (number > 1) throw new ProtocolError(`is ${number}, expected 0 (save) or 1 (load)`, "SET_DEVICE_STATE_FD", "direction");
+  if (number > 1)
+    throw new ProtocolError(
+      `is ${number}, expected 0 (save) or 1 (load)`,
+      "SET_DEVICE_STATE_FD",
+      "direction",
+    );
   return number === 0 ? "save" : "load";
 }
 
@@ -185,7 +192,8 @@ function macBytes(packed: bigint): Uint8Array {
 
 /** virtio 1.2, 5.1.4.1: 68 to 65535. */
 function mtu(packed: bigint): number {
-  if (packed < 68n || packed > 65535n) throw new ProtocolError(`is ${packed}, expected 68 to 65535`, "NET_SET_MTU", "value");
+  if (packed < 68n || packed > 65535n)
+    throw new ProtocolError(`is ${packed}, expected 68 to 65535`, "NET_SET_MTU", "value");
   return Number(packed);
 }
 
@@ -193,4 +201,3 @@ function shmemConfig(regions: ReadonlyMap<number, number>) {
   const sizes = Array.from({ length: MAX_SHMEM_REGIONS }, (_, id) => regions.get(id) ?? 0);
   return { count: sizes.filter((sizeBytes) => sizeBytes !== 0).length, sizes };
 }
-

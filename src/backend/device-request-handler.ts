@@ -1,6 +1,6 @@
-import { RequestChannel, Connection, type PendingReply } from "../connection/mod.ts";
+import type { PendingReply } from "../connection/mod.ts";
 import { CompatibilityError, ProtocolError, StateError } from "../errors.ts";
-import { MAX_CONFIG_BYTES, MAX_MEM_SLOTS, MAX_QUEUE_SIZE, MAX_QUEUES } from "../limits.ts";
+import { MAX_MEM_SLOTS, MAX_QUEUE_SIZE, MAX_QUEUES } from "../limits.ts";
 import { type Logger, silentLogger } from "../logger.ts";
 import { type AddressSpace, DirtyLog, GuestMemory, Iotlb, type RegionLayout } from "../memory/mod.ts";
 import { disposeAll, type EventLoop, type Fd, type UnixSocket } from "../sys/mod.ts";
@@ -11,18 +11,21 @@ import {
   type Iotlb as IotlbMessage,
   type Log,
   type MessageTable,
-  type ProtocolFeature,
   tableFor,
   type VringAddr,
   virtioFeature,
 } from "../wire/mod.ts";
 import type { Backend, ConfigRange, InflightWithFd, RegionWithFd, StateDirection } from "./backend.ts";
+import { checkConfigRange } from "./config-range.ts";
 import type { VhostUserDevice } from "./device.ts";
 import { type DeviceStateOptions, DeviceStateTransfer } from "./device-state-transfer.ts";
 import { FrontendClient } from "./frontend-client.ts";
+import { iotlbChange, iotlbMissMessage } from "./iotlb-messages.ts";
 import { Postcopy } from "./postcopy.ts";
 import { RingSet, type RingSurroundings } from "./ring-set.ts";
-import { HANDLER_FEATURES, Session } from "./session.ts";
+import { HANDLER_FEATURES, HANDLER_PROTOCOL_FEATURES, Session } from "./session.ts";
+import { UnsupportedMessages } from "./unsupported-messages.ts";
+import type { WorkerRings } from "./worker/worker-rings.ts";
 
 export interface HandlerOptions {
   readonly logger?: Logger | undefined;
@@ -31,34 +34,20 @@ export interface HandlerOptions {
   /** Refuse memory that the peer could still shrink (`--untrusted-peer`). */
   readonly demandSeals?: boolean | undefined;
   readonly drainTimeoutMs?: number | undefined;
+  /** Runs the queues of a device that has a `ringProgram`. Stays the caller's. */
+  readonly ringWorkers?: WorkerRings | undefined;
   /** Handler features that this back-end shall not offer, e.g. RING_PACKED. */
   readonly withoutFeatures?: bigint | undefined;
 }
-
-/** Protocol features that the handler implements for every device. */
-const HANDLER_PROTOCOL_FEATURES: readonly ProtocolFeature[] = [
-  "MQ",
-  "LOG_SHMFD",
-  "REPLY_ACK",
-  "BACKEND_REQ",
-  "PAGEFAULT",
-  "CONFIG",
-  "BACKEND_SEND_FD",
-  "INFLIGHT_SHMFD",
-  "RESET_DEVICE",
-  "INBAND_NOTIFICATIONS",
-  "CONFIGURE_MEM_SLOTS",
-  "STATUS",
-  "DEVICE_STATE",
-];
-
-const IOTLB_TYPE = { miss: 1, update: 2, invalidate: 3 } as const;
 
 /**
  * The protocol's rules for one front-end and one device: owner, features, memory, rings, state.
  * The device sees none of the messages; this class sees nothing of what the device does with its chains.
  */
-export class DeviceRequestHandler implements Backend, RingSurroundings, Disposable {
+export class DeviceRequestHandler
+  extends UnsupportedMessages
+  implements Backend, RingSurroundings, Disposable
+{
   readonly session: Session;
   readonly memory: GuestMemory;
   readonly table: MessageTable;
@@ -77,14 +66,18 @@ export class DeviceRequestHandler implements Backend, RingSurroundings, Disposab
     readonly loop: EventLoop,
     options: HandlerOptions = {},
   ) {
+    super();
     this.#logger = options.logger ?? silentLogger;
     this.table = options.table ?? tableFor(dialects.spec);
     const bits = this.table.protocolFeature;
-    const protocol = HANDLER_PROTOCOL_FEATURES.reduce((mask, name) => mask | (bits[name] ?? 0n), device.protocolFeatures);
+    const protocol = HANDLER_PROTOCOL_FEATURES.reduce(
+      (mask, name) => mask | (bits[name] ?? 0n),
+      device.protocolFeatures,
+    );
     const features = (device.features | HANDLER_FEATURES) & ~(options.withoutFeatures ?? 0n);
     this.session = new Session(features, protocol, bits);
     this.memory = new GuestMemory({ demandSeals: options.demandSeals ?? false });
-    this.#rings = new RingSet(device, loop, this, this.#logger, options.drainTimeoutMs);
+    this.#rings = new RingSet(device, loop, this, this.#logger, options.drainTimeoutMs, options.ringWorkers);
     this.#state = new DeviceStateTransfer(device, loop, this.#logger, options.deviceState);
     if (device.maxQueues < 1 || device.maxQueues > MAX_QUEUES) {
       throw new CompatibilityError(`a device has 1 to ${MAX_QUEUES} queues, not ${device.maxQueues}`);
@@ -115,6 +108,7 @@ export class DeviceRequestHandler implements Backend, RingSurroundings, Disposab
     }
     this.#negotiate(() => this.session.ack(features));
     this.#iotlb = this.session.has("ACCESS_PLATFORM") ? (this.#iotlb ?? new Iotlb(this.memory)) : undefined;
+    this.#rings.refreshWorkers();
     this.device.ackFeatures(features & ~HANDLER_FEATURES);
   }
 
@@ -179,6 +173,7 @@ export class DeviceRequestHandler implements Backend, RingSurroundings, Disposab
   addMemReg(region: RegionWithFd): RegionLayout | undefined {
     this.#requireOwner("ADD_MEM_REG", [region]);
     this.memory.addRegion(region.layout, region.fd);
+    this.#rings.refreshWorkers();
     if (!this.#postcopy.isListening) return undefined;
     const added = this.memory.regions.filter((r) => r.layout.guestAddress === region.layout.guestAddress);
     return this.#postcopy.register(added)[0];
@@ -190,25 +185,21 @@ export class DeviceRequestHandler implements Backend, RingSurroundings, Disposab
 
   setLogBase(log: Log, fd: Fd): void {
     const next = DirtyLog.fromFd(fd, log);
-    this.memory.dirtyLog?.[Symbol.dispose]();
+    const old = this.memory.dirtyLog;
     this.memory.dirtyLog = next;
-  }
-
-  /** The eventfd that says "the log has changed" is in the spec for completeness; nobody sends it (QEMU never does). */
-  setLogFd(fd: Fd): void {
-    fd[Symbol.dispose]();
-    throw new CompatibilityError("SET_LOG_FD is not supported: read the log itself");
+    this.#rings.refreshWorkers();
+    old?.[Symbol.dispose]();
   }
 
   iotlbMsg(message: IotlbMessage): void {
     const iotlb = this.#iotlb;
     if (iotlb === undefined) throw new StateError("IOTLB_MSG without ACCESS_PLATFORM");
-    const range = { iova: small(message.iova, "iova"), sizeBytes: sizeOf(message.sizeBytes) };
-    if (message.type === IOTLB_TYPE.invalidate) return this.#rings.whilePaused(() => iotlb.invalidate(range));
-    if (message.type !== IOTLB_TYPE.update) {
-      throw new ProtocolError(`is ${message.type}, expected update (2) or invalidate (3)`, "IOTLB_MSG", "type");
+    const change = iotlbChange(message);
+    if (change.kind === "invalidate") {
+      this.#rings.whilePaused(() => iotlb.invalidate(change.range));
+      return;
     }
-    iotlb.update({ ...range, userAddress: small(message.userAddress, "userAddress"), permission: message.permission });
+    iotlb.update(change.entry);
     this.#rings.retry();
   }
 
@@ -219,14 +210,9 @@ export class DeviceRequestHandler implements Backend, RingSurroundings, Disposab
   onMiss(): void {
     const miss = this.#iotlb?.takeMiss();
     if (miss === undefined) return;
-    if (this.frontend === undefined) throw new StateError("an IOTLB miss, and no back-end channel to ask over");
-    this.frontend.iotlbMsg({
-      iova: BigInt(miss.iova),
-      sizeBytes: 0n,
-      userAddress: 0n,
-      permission: miss.permission,
-      type: IOTLB_TYPE.miss,
-    });
+    if (this.frontend === undefined)
+      throw new StateError("an IOTLB miss, and no back-end channel to ask over");
+    this.frontend.iotlbMsg(iotlbMissMessage(miss));
   }
 
   // -- Rings ------------------------------------------------------------------------------------------------------
@@ -292,6 +278,15 @@ export class DeviceRequestHandler implements Backend, RingSurroundings, Disposab
     this.inflight = next;
   }
 
+  /** Stops the device's work on all rings until `resumeAll`; the front-end's requests are still answered. */
+  pauseAll(): void {
+    this.#rings.pauseAll();
+  }
+
+  resumeAll(): void {
+    this.#rings.resumeAll();
+  }
+
   beforeStart(): void {
     this.#state.checkStart(this.session.acked);
   }
@@ -315,14 +310,15 @@ export class DeviceRequestHandler implements Backend, RingSurroundings, Disposab
 
   setConfig(offset: number, bytes: Uint8Array, _migration: boolean): void {
     checkConfigRange("SET_CONFIG", offset, bytes.length, this.device.readConfig().length);
-    if (this.device.writeConfig === undefined) throw new CompatibilityError("this device's config space is read-only");
+    if (this.device.writeConfig === undefined)
+      throw new CompatibilityError("this device's config space is read-only");
     this.device.writeConfig(offset, bytes);
   }
 
   setBackendReqFd(socket: UnixSocket): void {
-    const connection = openConnection(socket);
+    const next = FrontendClient.over(socket, this.session, this.table, this.#logger);
     this.frontend?.[Symbol.dispose]();
-    this.frontend = new FrontendClient(new RequestChannel(connection), this.session, this.table, this.#logger);
+    this.frontend = next;
     if (this.#rings.anyStarted) this.frontend.wake();
     this.device.setBackendRequestConnection?.(this.frontend);
   }
@@ -356,7 +352,8 @@ export class DeviceRequestHandler implements Backend, RingSurroundings, Disposab
   }
 
   sendRarp(mac: Uint8Array): void {
-    if (this.device.sendRarp === undefined) throw new CompatibilityError("this device announces no MAC address");
+    if (this.device.sendRarp === undefined)
+      throw new CompatibilityError("this device announces no MAC address");
     this.device.sendRarp(mac);
   }
 
@@ -372,25 +369,6 @@ export class DeviceRequestHandler implements Backend, RingSurroundings, Disposab
 
   postcopyEnd(): void {
     this.#postcopy.end();
-  }
-
-  // -- What makes no sense for a back-end on x86_64 and aarch64 that has no GPU and no crypto engine ------------------
-
-  setVringEndian(_index: number, bigEndian: boolean): void {
-    if (bigEndian) throw new CompatibilityError("big-endian rings are not supported");
-  }
-
-  createCryptoSession(_description: Uint8Array): Uint8Array {
-    throw new CompatibilityError("this device has no crypto engine");
-  }
-
-  closeCryptoSession(_id: bigint): void {
-    throw new CompatibilityError("this device has no crypto engine");
-  }
-
-  gpuSetSocket(fd: Fd): void {
-    fd[Symbol.dispose]();
-    throw new CompatibilityError("this device is not a GPU");
   }
 
   /** The front-end is gone: rings stop, everything it gave is closed, the device waits for the next one. */
@@ -415,28 +393,3 @@ export class DeviceRequestHandler implements Backend, RingSurroundings, Disposab
 }
 
 const LOG_ALL_MASK = virtioFeature.LOG_ALL;
-
-/** Takes the socket. @throws SyscallError when it is none */
-function openConnection(socket: UnixSocket): Connection {
-  try {
-    return new Connection(socket);
-  } catch (error) {
-    socket[Symbol.dispose]();
-    throw error;
-  }
-}
-
-function checkConfigRange(request: string, offset: number, sizeBytes: number, configBytes: number): void {
-  if (offset + sizeBytes <= Math.min(configBytes, MAX_CONFIG_BYTES)) return;
-  throw new ProtocolError(`asks for bytes ${offset} to ${offset + sizeBytes} of a config space of ${configBytes}`, request);
-}
-
-function small(value: bigint, path: string): number {
-  if (value <= BigInt(Number.MAX_SAFE_INTEGER)) return Number(value);
-  throw new ProtocolError(`is ${value}, over 2^53`, "IOTLB_MSG", path);
-}
-
-/** An invalidation of everything names a size of up to 2^64-1. */
-function sizeOf(value: bigint): number {
-  return value > BigInt(Number.MAX_SAFE_INTEGER) ? Number.MAX_SAFE_INTEGER : Number(value);
-}

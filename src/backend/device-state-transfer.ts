@@ -87,9 +87,11 @@ export class DeviceStateTransfer implements Disposable {
   begin(direction: StateDirection, phase: number, fd: Fd, ackedFeatures: bigint): Fd | undefined {
     using owned = new DisposableStack();
     owned.use(fd);
-    if (phase !== 0) throw new ProtocolError(`is ${phase}, only 0 (stopped) exists`, "SET_DEVICE_STATE_FD", "phase");
+    if (phase !== 0)
+      throw new ProtocolError(`is ${phase}, only 0 (stopped) exists`, "SET_DEVICE_STATE_FD", "phase");
     this.#catchUp();
-    if (this.isRunning) throw new StateError("a device-state transfer is under way; wait for its end and CHECK it");
+    if (this.isRunning)
+      throw new StateError("a device-state transfer is under way; wait for its end and CHECK it");
     this.#drop();
     if (this.options.channel !== "own") {
       this.#start(direction, fd, ackedFeatures);
@@ -123,7 +125,10 @@ export class DeviceStateTransfer implements Disposable {
     if (this.isRunning) throw new StateError("a ring cannot start during a device-state transfer");
     if (this.#loadedFeatures === undefined) return;
     // Saved before a driver had chosen (a front-end may set VERSION_1 by itself): there is nothing to compare with.
-    if ((this.#loadedFeatures & ~virtioFeature.VERSION_1) === 0n) return this.#forgetFeatures();
+    if ((this.#loadedFeatures & ~virtioFeature.VERSION_1) === 0n) {
+      this.#forgetFeatures();
+      return;
+    }
     const differing = (this.#loadedFeatures ^ acked) & ~SESSION_FEATURES;
     if (differing !== 0n) {
       throw new CompatibilityError(
@@ -167,8 +172,15 @@ export class DeviceStateTransfer implements Disposable {
         oldestCompatibleVersion: oldestCompatibleStateVersion,
         features: ackedFeatures & ~SESSION_FEATURES,
       };
-      const end = (error?: VhuError) => this.#settle(error === undefined ? { kind: "saved" } : { kind: "failed", error });
-      const pump = new OutgoingPump(this.loop, fd, encodeState(header, this.device.snapshot()), end, idleTimeoutMs);
+      const end = (error?: VhuError) =>
+        this.#settle(error === undefined ? { kind: "saved" } : { kind: "failed", error });
+      const pump = new OutgoingPump(
+        this.loop,
+        fd,
+        encodeState(header, this.device.snapshot()),
+        end,
+        idleTimeoutMs,
+      );
       this.#transfer = { kind: "saving", pump };
       return;
     }
@@ -184,14 +196,16 @@ export class DeviceStateTransfer implements Disposable {
 
   #settle(transfer: Transfer): void {
     this.#transfer = transfer;
-    if (transfer.kind === "failed") this.logger.warn(`device-state transfer failed: ${transfer.error.message}`);
+    if (transfer.kind === "failed")
+      this.logger.warn(`device-state transfer failed: ${transfer.error.message}`);
   }
 
   #conclude(offeredFeatures: bigint): bigint {
     const transfer = this.#transfer;
     try {
       if (transfer === undefined) throw new StateError("CHECK_DEVICE_STATE without a transfer before it");
-      if (transfer.kind === "saving") throw new StateError("CHECK_DEVICE_STATE before the state was read to its end");
+      if (transfer.kind === "saving")
+        throw new StateError("CHECK_DEVICE_STATE before the state was read to its end");
       if (transfer.kind === "failed") throw transfer.error;
       if (transfer.kind === "loaded") this.#apply(transfer.load, offeredFeatures);
       return 0n;
@@ -208,7 +222,9 @@ export class DeviceStateTransfer implements Disposable {
     const header = load.end();
     const { device } = this;
     if (header.deviceType !== device.deviceType) {
-      throw new CompatibilityError(`the state is a ${header.deviceType}'s, this device is a ${device.deviceType}`);
+      throw new CompatibilityError(
+        `the state is a ${header.deviceType}'s, this device is a ${device.deviceType}`,
+      );
     }
     if (header.oldestCompatibleVersion > device.stateVersion) {
       throw new CompatibilityError(
@@ -246,4 +262,3 @@ export class DeviceStateTransfer implements Disposable {
     if (transfer?.kind === "loading" || transfer?.kind === "loaded") transfer.load[Symbol.dispose]();
   }
 }
-

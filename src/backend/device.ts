@@ -60,6 +60,14 @@ export interface VhostUserDevice {
   writeConfig?(offset: number, bytes: Uint8Array): void;
 
   startQueue(queue: DeviceQueue): QueueRunner;
+  /** A module that can run the queues in ring Workers: it exports `createRunner` (see CreateRunner). */
+  readonly ringProgram?: URL;
+  /**
+   * As `startQueue`, where the queue runs in a ring Worker with the device's program. Returns what `createRunner` is given:
+   * it survives a structured clone, and what changes while the queue runs is in a SharedArrayBuffer. fds go by number and
+   * stay open until `stopQueue`.
+   */
+  startQueueInWorker?(index: number): unknown;
   stopQueue(index: number): void;
 
   /** Back to the state after construction, but for what the host configured. */

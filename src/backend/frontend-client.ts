@@ -1,7 +1,7 @@
-import { RequestChannel } from "../connection/mod.ts";
+import { Connection, RequestChannel } from "../connection/mod.ts";
 import { PeerError, StateError, VhuError } from "../errors.ts";
 import { type Logger, silentLogger } from "../logger.ts";
-import type { Fd } from "../sys/mod.ts";
+import type { Fd, UnixSocket } from "../sys/mod.ts";
 import type { ExternalMap, GpuMap, Iotlb, Message, MessageTable, Mmap } from "../wire/mod.ts";
 import type { Session } from "./session.ts";
 import { SharedMemoryMapper } from "./shared-memory-mapper.ts";
@@ -22,6 +22,16 @@ export class FrontendClient implements Disposable {
     readonly table: MessageTable,
     readonly logger: Logger = silentLogger,
   ) {}
+
+  /** A client over a socket, which it takes. @throws SyscallError when it is none */
+  static over(socket: UnixSocket, session: Session, table: MessageTable, logger: Logger): FrontendClient {
+    try {
+      return new FrontendClient(new RequestChannel(new Connection(socket)), session, table, logger);
+    } catch (error) {
+      socket[Symbol.dispose]();
+      throw error;
+    }
+  }
 
   /** Tells that the config space has changed; a front-end without CONFIG does not want to know. */
   configChange(): void {
@@ -51,7 +61,12 @@ export class FrontendClient implements Disposable {
 
   /** Lets the front-end map `fd` as a queue's notification area; without an fd it is unmapped. */
   hostNotifier(index: number, area: { fd: Fd; sizeBytes: number; offset: number } | undefined): void {
-    const payload = { index, noFd: area === undefined, sizeBytes: area?.sizeBytes ?? 0, offset: area?.offset ?? 0 };
+    const payload = {
+      index,
+      noFd: area === undefined,
+      sizeBytes: area?.sizeBytes ?? 0,
+      offset: area?.offset ?? 0,
+    };
     this.#send("VRING_HOST_NOTIFIER_MSG", payload, area === undefined ? [] : [area.fd]);
   }
 
@@ -119,17 +134,32 @@ export class FrontendClient implements Disposable {
     this.channel[Symbol.dispose]();
   }
 
-  #message<N extends keyof MessageTable["byName"]["backend"]>(name: N): NonNullable<MessageTable["byName"]["backend"][N]> {
+  #message<N extends keyof MessageTable["byName"]["backend"]>(
+    name: N,
+  ): NonNullable<MessageTable["byName"]["backend"][N]> {
     const message = this.table.byName.backend[name];
-    if (message === undefined) throw new StateError(`the dialect "${this.table.dialect.name}" has no ${name}`);
+    if (message === undefined)
+      throw new StateError(`the dialect "${this.table.dialect.name}" has no ${name}`);
     this.session.checkLegal(message);
     return message;
   }
 
-  #send(name: "VRING_HOST_NOTIFIER_MSG" | "SHARED_OBJECT_ADD" | "SHARED_OBJECT_REMOVE" | "SHMEM_MAP" | "SHMEM_UNMAP", payload: unknown, fds: readonly Fd[] = []): void {
+  #send(
+    name:
+      | "VRING_HOST_NOTIFIER_MSG"
+      | "SHARED_OBJECT_ADD"
+      | "SHARED_OBJECT_REMOVE"
+      | "SHMEM_MAP"
+      | "SHMEM_UNMAP",
+    payload: unknown,
+    fds: readonly Fd[] = [],
+  ): void {
     const message = this.#message(name) as unknown as Message<unknown, { value: bigint }>;
     // crosvm's forms of some messages are answered whether REPLY_ACK was negotiated or not.
-    if (message.replyRule === "always") return this.#expectZero(name, this.channel.call(message, payload, { fds }));
+    if (message.replyRule === "always") {
+      this.#expectZero(name, this.channel.call(message, payload, { fds }));
+      return;
+    }
     // Asked each time: the channel may have come before SET_PROTOCOL_FEATURES.
     this.channel.replyAck = this.session.hasProtocol("REPLY_ACK");
     this.channel.send<unknown>(message, payload, { fds });
@@ -143,12 +173,16 @@ export class FrontendClient implements Disposable {
       this.channel.notify<unknown>(message, payload);
     } catch (error) {
       if (!(error instanceof VhuError)) throw error;
-      this.logger.warn(`the back-end request channel is lost: ${error.message}`, { code: error.code, request: name });
+      this.logger.warn(`the back-end request channel is lost: ${error.message}`, {
+        code: error.code,
+        request: name,
+      });
     }
   }
 
   #expectZero(name: string, answer: { reply: { value: bigint }; fds: Disposable }): void {
     answer.fds[Symbol.dispose]();
-    if (answer.reply.value !== 0n) throw new PeerError(`the front-end refused ${name} (it answered ${answer.reply.value})`);
+    if (answer.reply.value !== 0n)
+      throw new PeerError(`the front-end refused ${name} (it answered ${answer.reply.value})`);
   }
 }

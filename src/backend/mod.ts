@@ -1,4 +1,7 @@
 /** The back-end side: serve a device to a front-end. */
+
+/** What a device meets in `snapshot` and `beginRestore`. */
+export type { StateHeader, StateSection } from "../state/mod.ts";
 export type { Backend, ConfigRange, InflightWithFd, RegionWithFd, StateDirection } from "./backend.ts";
 export { BackendServer } from "./backend-server.ts";
 export type { DeviceRestore, QueueRunner, SharedMemoryRegion, VhostUserDevice } from "./device.ts";
@@ -9,5 +12,12 @@ export { FrontendClient } from "./frontend-client.ts";
 export { BackendSession, DeviceService, type ServeOptions, type SessionEnd } from "./serve.ts";
 export { HANDLER_FEATURES, Session } from "./session.ts";
 export { type MappingSource, SharedMemoryMapper } from "./shared-memory-mapper.ts";
-export { StateSpool, type SpoolOptions } from "./state-spool.ts";
+export { type SpoolOptions, StateSpool } from "./state-spool.ts";
 export { IncomingPump, OutgoingPump, type PumpEnd } from "./stream-pump.ts";
+export type { CreateRunner, RingRunner } from "./worker/ring-program.ts";
+export {
+  DEFAULT_SPIN_US,
+  type WorkerRingStart,
+  WorkerRings,
+  type WorkerRingsOptions,
+} from "./worker/worker-rings.ts";

@@ -22,7 +22,8 @@ export class Postcopy implements Disposable {
   }
 
   listen(): void {
-    if (this.#userfaultfd === undefined) throw new StateError("POSTCOPY_LISTEN without POSTCOPY_ADVISE before it");
+    if (this.#userfaultfd === undefined)
+      throw new StateError("POSTCOPY_LISTEN without POSTCOPY_ADVISE before it");
     this.#listening = true;
   }
 

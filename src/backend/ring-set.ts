@@ -12,6 +12,7 @@ import { LoopRingExecutor, type RingExecutor } from "./ring-executor.ts";
 import type { Session } from "./session.ts";
 import { checkVringAddress, logAddress, movesRing, vringLayout } from "./vring-layout.ts";
 import { VringState } from "./vring-state.ts";
+import type { Call, WorkerRings } from "./worker/worker-rings.ts";
 
 /** What the rings need from the handler around them. */
 export interface RingSurroundings {
@@ -34,6 +35,7 @@ export interface RingSurroundings {
 export class RingSet implements Disposable {
   readonly #rings: VringState[];
   readonly #executor: RingExecutor;
+  #paused = false;
 
   constructor(
     readonly device: VhostUserDevice,
@@ -41,6 +43,8 @@ export class RingSet implements Disposable {
     readonly around: RingSurroundings,
     readonly logger: Logger,
     readonly drainTimeoutMs = DEFAULT_DRAIN_TIMEOUT_MS,
+    /** Where rings run, if the device has a program for them. Stays the caller's. */
+    readonly workers?: WorkerRings | undefined,
   ) {
     this.#executor = new LoopRingExecutor(loop);
     this.#rings = Array.from({ length: device.maxQueues }, (_, index) => new VringState(index));
@@ -61,7 +65,8 @@ export class RingSet implements Disposable {
   /** As `at`, for what may not change while the ring is started. */
   atStopped(index: number, request: string): VringState {
     const ring = this.at(index, request);
-    if (ring.started) throw new StateError(`${request} on ring ${index}, which is started; GET_VRING_BASE stops it`);
+    if (ring.started)
+      throw new StateError(`${request} on ring ${index}, which is started; GET_VRING_BASE stops it`);
     return ring;
   }
 
@@ -69,9 +74,10 @@ export class RingSet implements Disposable {
     const ring = this.at(address.index, "SET_VRING_ADDR");
     const old = ring.address;
     if (!ring.started || old === undefined) checkVringAddress(this.around, address);
-    else if (movesRing(old, address)) throw new StateError(`SET_VRING_ADDR moves ring ${address.index}, which is started`);
+    else if (movesRing(old, address))
+      throw new StateError(`SET_VRING_ADDR moves ring ${address.index}, which is started`);
     ring.address = address;
-    if (ring.queue === undefined || old === undefined || logAddress(old) === logAddress(address)) return;
+    if (!ring.isOpen || old === undefined || logAddress(old) === logAddress(address)) return;
     this.#suspend(ring);
     this.#resume(ring);
   }
@@ -88,7 +94,9 @@ export class RingSet implements Disposable {
     try {
       this.#open(ring);
       if (first) this.around.onWake();
-      this.#run(ring);
+      // Opened all the same, so that what the front-end set is checked and refused now.
+      if (this.#paused) this.#close(ring);
+      else this.#run(ring);
     } catch (error) {
       this.#close(ring);
       this.#setStopped(ring);
@@ -100,7 +108,8 @@ export class RingSet implements Disposable {
   /** Takes the fd. */
   setCall(index: number, fd: Fd | undefined): void {
     const ring = this.#adopt(index, "SET_VRING_CALL", "call", fd);
-    if (ring.queue !== undefined) ring.queue.call = this.#callOf(ring);
+    if (ring.isInWorker) this.workers?.setCall(index, this.#workerCallOf(ring));
+    else if (ring.queue !== undefined) ring.queue.call = this.#callOf(ring);
   }
 
   /** Takes the fd. */
@@ -109,8 +118,10 @@ export class RingSet implements Disposable {
   }
 
   setEnabled(index: number, enabled: boolean): void {
-    this.at(index, "SET_VRING_ENABLE").enabled = enabled;
-    this.#executor.setEnabled(index, enabled);
+    const ring = this.at(index, "SET_VRING_ENABLE");
+    ring.enabled = enabled;
+    if (ring.isInWorker) this.workers?.setEnabled(index, enabled);
+    else this.#executor.setEnabled(index, enabled);
   }
 
   setAllEnabled(enabled: boolean): void {
@@ -119,8 +130,8 @@ export class RingSet implements Disposable {
 
   /** In-band kick. */
   kick(index: number): void {
-    this.at(index, "VRING_KICK");
-    this.#executor.kick(index);
+    if (this.at(index, "VRING_KICK").isInWorker) this.workers?.kick(index);
+    else this.#executor.kick(index);
   }
 
   /** Stops a ring after its requests in flight (unless `skipDrain`) and returns its base. */
@@ -143,6 +154,7 @@ export class RingSet implements Disposable {
   /** Stops what runs, changes the memory beneath it, and starts it again where it stood. */
   whilePaused<T>(change: () => T): T {
     for (const ring of this.#rings) this.#suspend(ring);
+    this.workers?.setMemory(undefined);
     try {
       return change();
     } finally {
@@ -150,13 +162,40 @@ export class RingSet implements Disposable {
     }
   }
 
+  /**
+   * Stops the device's work on all rings, those that start later, too, until `resumeAll`. The front-end sees nothing of it
+   * but requests that take long. @throws StateError when a ring did not drain; all go on then
+   */
+  pauseAll(): void {
+    this.#paused = true;
+    try {
+      for (const ring of this.#rings) this.#suspend(ring);
+    } catch (error) {
+      this.resumeAll();
+      throw error;
+    }
+  }
+
+  resumeAll(): void {
+    this.#paused = false;
+    this.retry();
+  }
+
   /** Goes on with what was paused or waited for a translation. */
   retry(): void {
+    if (this.#paused) return;
     for (const ring of this.#rings) {
-      if (!ring.started || ring.broken) continue;
+      if (!ring.started || ring.broken || ring.isInWorker) continue;
       if (ring.queue !== undefined) this.#executor.kick(ring.index);
       else this.#resume(ring);
     }
+  }
+
+  /** Memory, dirty log or F_LOG_ALL changed while rings run: before this returns, what runs in Workers knows. */
+  refreshWorkers(): void {
+    if (!this.#rings.some((ring) => ring.isInWorker)) return;
+    this.workers?.setMemory(this.around.memory);
+    this.workers?.setLogging(this.around.session.has("LOG_ALL"));
   }
 
   /** The front-end is gone: waits for what is in flight, since that uses the memory, and drops everything. */
@@ -172,6 +211,7 @@ export class RingSet implements Disposable {
       }
       ring[Symbol.dispose]();
     }
+    this.workers?.setMemory(undefined);
   }
 
   #adopt(index: number, request: string, which: "call" | "err", fd: Fd | undefined): VringState {
@@ -193,6 +233,7 @@ export class RingSet implements Disposable {
   #open(ring: VringState): void {
     const { memory, space, inflight, session } = this.around;
     const layout = vringLayout(this.around, ring);
+    if (this.#usesWorkers) return;
     try {
       const deviceRing = createDeviceRing(memory, space, layout, {
         inflight: inflight?.queue(ring.index),
@@ -208,6 +249,7 @@ export class RingSet implements Disposable {
 
   /** Gives an open ring to the device. */
   #run(ring: VringState): void {
+    if (this.#usesWorkers) return this.#runInWorker(ring);
     const { queue } = ring;
     if (queue === undefined) return;
     queue.wake = () => this.#executor.kick(ring.index);
@@ -238,8 +280,59 @@ export class RingSet implements Disposable {
     }
   }
 
+  /** I/O virtual addresses are translated on this thread, so their rings run here. */
+  get #usesWorkers(): boolean {
+    return (
+      this.workers !== undefined &&
+      this.device.startQueueInWorker !== undefined &&
+      this.around.space === this.around.memory
+    );
+  }
+
+  #runInWorker(ring: VringState): void {
+    const { index, kick, enabled } = ring;
+    const { memory, inflight, session } = this.around;
+    const workers = this.workers!;
+    workers.setMemory(memory);
+    workers.setLogging(session.has("LOG_ALL"));
+    const parameters = this.device.startQueueInWorker!(index);
+    try {
+      workers.start({
+        index,
+        layout: vringLayout(this.around, ring),
+        inflight: inflight?.shareQueue(index),
+        kick,
+        call: this.#workerCallOf(ring),
+        polled: kick === undefined && !session.hasProtocol("INBAND_NOTIFICATIONS"),
+        enabled,
+        parameters,
+        onError: (error) => this.#break(ring, error),
+      });
+      ring.isInWorker = true;
+    } catch (error) {
+      this.device.stopQueue(index);
+      throw error;
+    }
+  }
+
+  #suspendInWorker(ring: VringState, skipDrain: boolean): void {
+    ring.isInWorker = false;
+    const drain = skipDrain ? "skip" : { timeoutMs: this.drainTimeoutMs };
+    try {
+      ring.base = this.workers!.stop(ring.index, drain);
+      this.logger.debug("queue stops", { index: ring.index, base: ring.base });
+    } catch (error) {
+      // Where it stood is unknown: it must not go on.
+      ring.broken = true;
+      throw error;
+    } finally {
+      this.device.stopQueue(ring.index);
+    }
+  }
+
   /** Stops the device's work on a ring, which remembers where it stood. */
   #suspend(ring: VringState, skipDrain = false): void {
+    if (ring.isInWorker) return this.#suspendInWorker(ring, skipDrain);
     const { queue } = ring;
     if (queue === undefined) return;
     this.#executor.stop(ring.index, skipDrain ? "skip" : { timeoutMs: this.drainTimeoutMs });
@@ -273,12 +366,19 @@ export class RingSet implements Disposable {
     return () => this.around.frontend?.vringCall(ring.index);
   }
 
+  #workerCallOf(ring: VringState): Call {
+    return ring.call ?? this.#callOf(ring);
+  }
+
   #break(ring: VringState, error: VhuError): void {
-    this.logger.error(`queue ${ring.index} is out of service until it is stopped: ${error.message}`, { code: error.code });
+    this.logger.error(`queue ${ring.index} is out of service until it is stopped: ${error.message}`, {
+      code: error.code,
+    });
     ring.broken = true;
     this.#executor.fail(ring.index);
     if (ring.err !== undefined) signalByFd(ring.err, this.#onSignalError)();
-    else if (this.around.session.hasProtocol("INBAND_NOTIFICATIONS")) this.around.frontend?.vringErr(ring.index);
+    else if (this.around.session.hasProtocol("INBAND_NOTIFICATIONS"))
+      this.around.frontend?.vringErr(ring.index);
   }
 
   readonly #onSignalError = (error: VhuError): void => {

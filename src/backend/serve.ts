@@ -7,7 +7,9 @@ import type { VhostUserDevice } from "./device.ts";
 import { DeviceRequestHandler, type HandlerOptions } from "./device-request-handler.ts";
 
 /** How a session ended: the front-end hung up between two messages, or something broke it. */
-export type SessionEnd = { readonly kind: "disconnected" } | { readonly kind: "failed"; readonly error: VhuError };
+export type SessionEnd =
+  | { readonly kind: "disconnected" }
+  | { readonly kind: "failed"; readonly error: VhuError };
 
 const GONE = POLL.RDHUP | POLL.HUP | POLL.ERR;
 
@@ -39,6 +41,19 @@ export class BackendSession implements Disposable {
     stack.move();
   }
 
+  get isConnected(): boolean {
+    return !this.#ended;
+  }
+
+  /** Stops the device's work on all rings until `resumeAll`; the front-end's requests are still answered. */
+  pauseAll(): void {
+    this.handler.pauseAll();
+  }
+
+  resumeAll(): void {
+    if (!this.#ended) this.handler.resumeAll();
+  }
+
   [Symbol.dispose](): void {
     if (this.#ended) return;
     this.#ended = true;
@@ -68,7 +83,10 @@ export class BackendSession implements Disposable {
 
   #onLateAnswer(error: VhuError | undefined): void {
     if (this.#ended) return;
-    if (error !== undefined) return this.#end({ kind: "failed", error });
+    if (error !== undefined) {
+      this.#end({ kind: "failed", error });
+      return;
+    }
     this.#answersLate = false;
     this.loop.modify(this.#connection.socket.fd, POLL.IN);
   }
@@ -93,6 +111,7 @@ export interface ServeOptions extends HandlerOptions {
  */
 export class DeviceService implements Disposable {
   #session: BackendSession | undefined;
+  #paused = false;
 
   constructor(
     readonly device: VhostUserDevice,
@@ -101,6 +120,21 @@ export class DeviceService implements Disposable {
     readonly options: ServeOptions = {},
   ) {
     loop.watch(listener.fd, POLL.IN, () => this.#accept());
+  }
+
+  get isConnected(): boolean {
+    return this.#session !== undefined;
+  }
+
+  /** Stops the device's work on all rings, those of the next front-end, too, until `resumeAll`. */
+  pauseAll(): void {
+    this.#session?.pauseAll();
+    this.#paused = true;
+  }
+
+  resumeAll(): void {
+    this.#paused = false;
+    this.#session?.resumeAll();
   }
 
   [Symbol.dispose](): void {
@@ -129,6 +163,7 @@ export class DeviceService implements Disposable {
       },
       this.options,
     );
+    if (this.#paused) this.#session.pauseAll();
   }
 
   #tryAccept(logger: Logger): UnixSocket | undefined {

@@ -1,5 +1,11 @@
 import { NegotiationError, ProtocolError } from "../errors.ts";
-import { describeFeatures, type Message, type ProtocolFeature, protocolFeature, virtioFeature } from "../wire/mod.ts";
+import {
+  describeFeatures,
+  type Message,
+  type ProtocolFeature,
+  protocolFeature,
+  virtioFeature,
+} from "../wire/mod.ts";
 
 /** Feature bits that the handler implements for every device. */
 export const HANDLER_FEATURES =
@@ -9,6 +15,23 @@ export const HANDLER_FEATURES =
   virtioFeature.PROTOCOL_FEATURES |
   virtioFeature.VERSION_1 |
   virtioFeature.RING_PACKED;
+
+/** Protocol features that the handler implements for every device. */
+export const HANDLER_PROTOCOL_FEATURES: readonly ProtocolFeature[] = [
+  "MQ",
+  "LOG_SHMFD",
+  "REPLY_ACK",
+  "BACKEND_REQ",
+  "PAGEFAULT",
+  "CONFIG",
+  "BACKEND_SEND_FD",
+  "INFLIGHT_SHMFD",
+  "RESET_DEVICE",
+  "INBAND_NOTIFICATIONS",
+  "CONFIGURE_MEM_SLOTS",
+  "STATUS",
+  "DEVICE_STATE",
+];
 
 /** What is said about features between one front-end and this back-end, and what it makes legal. */
 export class Session {
@@ -67,12 +90,19 @@ export class Session {
     let have = gate.when === "offered" ? offered : isVirtio ? this.acked : this.protocolAcked;
     if (isVirtio && this.usesProtocolFeatures) have |= virtioFeature.PROTOCOL_FEATURES & offered;
     if ((have & gate.mask) === gate.mask) return;
-    const names = describeFeatures(gate.mask & ~have, isVirtio ? virtioFeature : this.protocolBits).join(", ");
+    const names = describeFeatures(gate.mask & ~have, isVirtio ? virtioFeature : this.protocolBits).join(
+      ", ",
+    );
     throw new ProtocolError(`needs ${names}, which was not ${gate.when}`, message.name);
   }
 }
 
-function refuseUnoffered(features: bigint, offered: bigint, names: Readonly<Record<string, bigint>>, request: string) {
+function refuseUnoffered(
+  features: bigint,
+  offered: bigint,
+  names: Readonly<Record<string, bigint>>,
+  request: string,
+) {
   const extra = features & ~offered;
   if (extra === 0n) return;
   throw new NegotiationError(

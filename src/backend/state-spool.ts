@@ -1,7 +1,15 @@
 import { tmpdir } from "node:os";
 import { FormatError } from "../errors.ts";
 import { MAX_DEVICE_STATE_BYTES, MAX_IN_MEMORY_STATE_BYTES, STATE_CHUNK_BYTES } from "../limits.ts";
-import { type Fd, IoVector, NativeBuffer, openTemporaryFile, readAt, syscallError, writeAt } from "../sys/mod.ts";
+import {
+  type Fd,
+  IoVector,
+  NativeBuffer,
+  openTemporaryFile,
+  readAt,
+  syscallError,
+  writeAt,
+} from "../sys/mod.ts";
 
 export interface SpoolOptions {
   /** Where the unnamed file goes. Default: the system's temporary folder. */
@@ -32,7 +40,11 @@ export class StateSpool implements Disposable {
   append(bytes: Uint8Array): void {
     const maxBytes = this.options.maxBytes ?? MAX_DEVICE_STATE_BYTES;
     if (this.#sizeBytes + bytes.length > maxBytes) {
-      throw new FormatError(`the state is larger than the limit of ${maxBytes} bytes`, "device state", this.#sizeBytes);
+      throw new FormatError(
+        `the state is larger than the limit of ${maxBytes} bytes`,
+        "device state",
+        this.#sizeBytes,
+      );
     }
     const inMemoryBytes = this.options.inMemoryBytes ?? MAX_IN_MEMORY_STATE_BYTES;
     if (this.#file === undefined && this.#sizeBytes + bytes.length > inMemoryBytes) this.#moveToFile();

@@ -24,7 +24,8 @@ export function vringLayout({ session, memory }: Surroundings, ring: VringState)
   const { descriptor, available, used } = ring.address;
   const packed = session.has("RING_PACKED");
   const base = ring.initialBase(packed);
-  if (!packed && base > 0xffff) throw new ProtocolError(`is ${base}, a split ring's has 16 bits`, "SET_VRING_BASE", "num");
+  if (!packed && base > 0xffff)
+    throw new ProtocolError(`is ${base}, a split ring's has 16 bits`, "SET_VRING_BASE", "num");
   return {
     size: ring.num,
     descriptor: ringAddress({ session, memory }, descriptor, "descriptor"),
@@ -42,7 +43,8 @@ export function vringLayout({ session, memory }: Surroundings, ring: VringState)
 export function checkVringAddress(around: Surroundings, address: VringAddr): void {
   // Memory may legally come after the addresses: only what is known already is looked at, the rest at the start.
   if (around.memory.regions.length === 0 || around.session.has("ACCESS_PLATFORM")) return;
-  for (const field of ["descriptor", "available", "used"] as const) ringAddress(around, address[field], field);
+  for (const field of ["descriptor", "available", "used"] as const)
+    ringAddress(around, address[field], field);
 }
 
 /** A migration turns the logging of a running ring on and off; it may not move the ring. */

@@ -20,8 +20,15 @@ export class VringState implements Disposable {
   broken = false;
   /** The ring as the device runs it. */
   queue: DeviceQueue | undefined;
+  /** It runs in a ring Worker, and not as `queue`. */
+  isInWorker = false;
 
   constructor(readonly index: number) {}
+
+  /** It runs, here or in a Worker, unless it is disabled. */
+  get isOpen(): boolean {
+    return this.queue !== undefined || this.isInWorker;
+  }
 
   setNum(num: number): void {
     if (num < 1 || num > MAX_QUEUE_SIZE) {

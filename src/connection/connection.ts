@@ -50,7 +50,10 @@ export class Connection implements Disposable {
   /** Sends one message. The fds stay the caller's. @throws PeerError when the peer hung up or does not read */
   send(request: number, flags: number, payload: Uint8Array = EMPTY_PAYLOAD, fds: readonly Fd[] = []): void {
     if (payload.length > MAX_PAYLOAD_BYTES) {
-      throw new ProtocolError(`a payload of ${payload.length} bytes is over ${MAX_PAYLOAD_BYTES}`, `${request}`);
+      throw new ProtocolError(
+        `a payload of ${payload.length} bytes is over ${MAX_PAYLOAD_BYTES}`,
+        `${request}`,
+      );
     }
     encodeHeader(this.#outgoing.view, request, flags, payload.length);
     this.#outgoing.bytes.set(payload, HEADER_BYTES);
@@ -69,7 +72,10 @@ export class Connection implements Disposable {
       this.#receiveRest(first, HEADER_BYTES, fds, deadline);
       const header = decodeHeader(this.#incoming.view);
       if (header.size > MAX_PAYLOAD_BYTES) {
-        throw new ProtocolError(`announces ${header.size} bytes, the limit is ${MAX_PAYLOAD_BYTES}`, `${header.request}`);
+        throw new ProtocolError(
+          `announces ${header.size} bytes, the limit is ${MAX_PAYLOAD_BYTES}`,
+          `${header.request}`,
+        );
       }
       this.#receiveRest(HEADER_BYTES, HEADER_BYTES + header.size, fds, deadline);
       const payload = this.#incoming.bytes.subarray(HEADER_BYTES, HEADER_BYTES + header.size);

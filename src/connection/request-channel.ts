@@ -88,7 +88,10 @@ export class RequestChannel implements Disposable {
   send<P>(message: Message<P, unknown>, payload: P, options: CallOptions = {}): void {
     this.#send(message, payload, this.replyAck ? headerFlag.NEED_REPLY : 0, options.fds);
     if (!this.replyAck) return;
-    const answer = this.#receive({ ...message, reply: payloads.value64, replyFds: { min: 0, max: 0 } }, options.timeoutMs ?? this.#timeoutMs);
+    const answer = this.#receive(
+      { ...message, reply: payloads.value64, replyFds: { min: 0, max: 0 } },
+      options.timeoutMs ?? this.#timeoutMs,
+    );
     answer.fds[Symbol.dispose]();
     if (answer.reply.value !== 0n) {
       throw new PeerError(`the peer refused ${message.name} (it answered ${answer.reply.value})`, {
@@ -108,9 +111,12 @@ export class RequestChannel implements Disposable {
 
   #send<P>(message: Message<P, unknown>, payload: P, flags: number, fds: readonly Fd[] = []): void {
     if (this.#broken !== undefined) {
-      throw new StateError(`cannot send ${message.name}: the connection is unusable since an earlier request failed`, {
-        cause: this.#broken,
-      });
+      throw new StateError(
+        `cannot send ${message.name}: the connection is unusable since an earlier request failed`,
+        {
+          cause: this.#broken,
+        },
+      );
     }
     // Whoever serves the peer's requests while an answer is awaited must not ask in between: it would take that answer.
     if (this.#waiting) throw new StateError(`cannot send ${message.name} while another answer is awaited`);
@@ -126,7 +132,8 @@ export class RequestChannel implements Disposable {
   #receive<R>(message: Message<never, R> | Message<unknown, R>, timeoutMs: number): Answer<R> {
     this.#waiting = true;
     try {
-      const frame = this.whileWaiting === undefined ? this.connection.receive(timeoutMs) : this.#turnUntil(timeoutMs);
+      const frame =
+        this.whileWaiting === undefined ? this.connection.receive(timeoutMs) : this.#turnUntil(timeoutMs);
       return this.#accept(message, frame, timeoutMs);
     } catch (error) {
       throw this.#break(error);

@@ -90,13 +90,19 @@ export class RequestServer {
   }
 
   #handle(message: Message | undefined, frame: Frame): Outcome {
-    if (message === undefined) throw new ProtocolError("is not a message of this dialect", `message ${frame.request}`);
+    if (message === undefined)
+      throw new ProtocolError("is not a message of this dialect", `message ${frame.request}`);
     this.handlers.checkLegal(message);
     frame.fds.check(message.name, message.fds.min, message.fds.max);
     return this.handlers.handle(message, message.payload.decode(frame.payload, message.name), frame.fds);
   }
 
-  #answer(message: Message, outcome: Outcome, wantsAck: boolean, onLateAnswer: (error?: VhuError) => void): Served {
+  #answer(
+    message: Message,
+    outcome: Outcome,
+    wantsAck: boolean,
+    onLateAnswer: (error?: VhuError) => void,
+  ): Served {
     if (outcome instanceof PendingReply) return this.#answerLater(message, outcome, onLateAnswer);
     if (outcome !== undefined) this.#reply(message, outcome);
     else if (wantsAck) this.#acknowledge(message.number, 0n);

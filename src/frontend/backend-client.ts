@@ -2,15 +2,15 @@ import type { ReceivedFds, RequestChannel } from "../connection/mod.ts";
 import { CompatibilityError, PeerError, ProtocolError } from "../errors.ts";
 import type { RegionLayout } from "../memory/mod.ts";
 import type { Fd } from "../sys/mod.ts";
-import {
-  type FrontendMessageName,
-  type FrontendMessages,
-  type Inflight,
-  type Log,
-  type MessageTable,
-  type Payload,
-  type Reply,
-  type VringAddr,
+import type {
+  FrontendMessageName,
+  FrontendMessages,
+  Inflight,
+  Log,
+  MessageTable,
+  Payload,
+  Reply,
+  VringAddr,
 } from "../wire/mod.ts";
 
 export interface SharedRegion {
@@ -139,7 +139,8 @@ export class BackendClient implements Disposable {
   getConfig(offset: number, sizeBytes: number): Uint8Array {
     const request = { offset, sizeBytes, flags: 0, payload: new Uint8Array(sizeBytes) };
     const reply = this.#call("GET_CONFIG", request);
-    if (reply.sizeBytes === 0) throw new PeerError(`the back-end has no config bytes ${offset} to ${offset + sizeBytes}`);
+    if (reply.sizeBytes === 0)
+      throw new PeerError(`the back-end has no config bytes ${offset} to ${offset + sizeBytes}`);
     if (reply.sizeBytes !== sizeBytes || reply.offset !== offset) {
       throw new ProtocolError(`answers for ${reply.sizeBytes} bytes at ${reply.offset}`, "GET_CONFIG");
     }
@@ -263,7 +264,8 @@ export class BackendClient implements Disposable {
 
   #message<N extends FrontendMessageName>(name: N): FrontendMessages[N] {
     const message = this.table.byName.frontend[name];
-    if (message === undefined) throw new CompatibilityError(`the dialect "${this.table.dialect.name}" has no ${name}`);
+    if (message === undefined)
+      throw new CompatibilityError(`the dialect "${this.table.dialect.name}" has no ${name}`);
     return message as FrontendMessages[N];
   }
 
@@ -286,7 +288,11 @@ export class BackendClient implements Disposable {
     return answer as { reply: Reply<N>; fds: ReceivedFds };
   }
 
-  #sendVringFd(name: "SET_VRING_KICK" | "SET_VRING_CALL" | "SET_VRING_ERR", index: number, fd: Fd | undefined): void {
+  #sendVringFd(
+    name: "SET_VRING_KICK" | "SET_VRING_CALL" | "SET_VRING_ERR",
+    index: number,
+    fd: Fd | undefined,
+  ): void {
     this.#send(name, { index, noFd: fd === undefined }, fd === undefined ? [] : [fd]);
   }
 
@@ -298,7 +304,10 @@ export class BackendClient implements Disposable {
 
 function requireProcessed(answer: bigint): void {
   if (answer === 0n) return;
-  throw new PeerError(`the back-end says that the device state was not processed (CHECK answered ${answer})`, {
-    details: { answer },
-  });
+  throw new PeerError(
+    `the back-end says that the device state was not processed (CHECK answered ${answer})`,
+    {
+      details: { answer },
+    },
+  );
 }

@@ -1,8 +1,23 @@
-import { Connection, type Outcome, type ReceivedFds, type RequestHandlers, RequestServer } from "../connection/mod.ts";
+import {
+  Connection,
+  type Outcome,
+  type ReceivedFds,
+  type RequestHandlers,
+  RequestServer,
+} from "../connection/mod.ts";
 import { CompatibilityError, ProtocolError, VhuError } from "../errors.ts";
 import { type Logger, silentLogger } from "../logger.ts";
 import { type EventLoop, type Fd, POLL, UnixSocket } from "../sys/mod.ts";
-import type { BackendMessageName, ExternalMap, GpuMap, Iotlb, Message, MessageTable, Mmap, Payload } from "../wire/mod.ts";
+import type {
+  BackendMessageName,
+  ExternalMap,
+  GpuMap,
+  Iotlb,
+  Message,
+  MessageTable,
+  Mmap,
+  Payload,
+} from "../wire/mod.ts";
 
 /** What a VMM does with a back-end's requests. What it leaves out is refused. Fds stay the caller's. */
 export interface BackendRequestHandler {
@@ -25,7 +40,8 @@ type Handler<N extends BackendMessageName> = (
   handler: BackendRequestHandler,
   payload: Payload<N>,
   fds: ReceivedFds,
-) => Outcome | void;
+) => // biome-ignore lint/suspicious/noConfusingVoidType: most handlers are one call that returns nothing: no reply body
+Outcome | void;
 
 const ok: Outcome = { body: { value: 0n } };
 
@@ -98,7 +114,10 @@ export class FrontendServer implements RequestHandlers, Disposable {
     logger: Logger = silentLogger,
   ): { server: FrontendServer; backendEnd: UnixSocket } {
     const [ours, theirs] = UnixSocket.pair();
-    return { server: new FrontendServer(ours, loop, table, handler, protocolFeatures, logger), backendEnd: theirs };
+    return {
+      server: new FrontendServer(ours, loop, table, handler, protocolFeatures, logger),
+      backendEnd: theirs,
+    };
   }
 
   get replyAck(): boolean {

@@ -99,5 +99,7 @@ function userAddress(memory: readonly SharedRegion[], guestAddress: number): num
     const offset = guestAddress - layout.guestAddress;
     if (offset >= 0 && offset < layout.sizeBytes) return layout.userAddress + offset;
   }
-  throw new StateError(`a ring lies at guest address 0x${guestAddress.toString(16)}, which is in no memory region`);
+  throw new StateError(
+    `a ring lies at guest address 0x${guestAddress.toString(16)}, which is in no memory region`,
+  );
 }

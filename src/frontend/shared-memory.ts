@@ -17,9 +17,13 @@ export class SharedMemory {
    * @throws CompatibilityError when there are more than it takes
    */
   share(memory: readonly SharedRegion[]): void {
-    if (memory.length <= MAX_MEM_TABLE_REGIONS && this.#slots.length === 0) return this.client.setMemTable(memory);
+    if (memory.length <= MAX_MEM_TABLE_REGIONS && this.#slots.length === 0) {
+      this.client.setMemTable(memory);
+      return;
+    }
     this.#checkCount(memory.length);
-    for (const region of this.#slots) if (!memory.some((other) => isSame(other, region))) this.#remove(region);
+    for (const region of this.#slots)
+      if (!memory.some((other) => isSame(other, region))) this.#remove(region);
     for (const region of memory) if (!this.#slots.some((other) => isSame(other, region))) this.#add(region);
   }
 
@@ -35,10 +39,13 @@ export class SharedMemory {
 
   #checkCount(count: number): void {
     if (!this.hasSlots) {
-      throw new CompatibilityError(`the back-end takes ${MAX_MEM_TABLE_REGIONS} memory regions, there are ${count}`);
+      throw new CompatibilityError(
+        `the back-end takes ${MAX_MEM_TABLE_REGIONS} memory regions, there are ${count}`,
+      );
     }
     const slots = this.client.getMaxMemSlots();
-    if (count > slots) throw new CompatibilityError(`the back-end has ${slots} memory slots, ${count} are needed`);
+    if (count > slots)
+      throw new CompatibilityError(`the back-end has ${slots} memory slots, ${count} are needed`);
   }
 }
 

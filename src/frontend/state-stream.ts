@@ -18,7 +18,11 @@ const ROUNDS_PER_TURN = 64;
  * @returns the size in bytes
  * @throws PeerError when no byte comes for too long, or too many do
  */
-export async function readStateStream(fd: Fd, onBytes: (bytes: Uint8Array) => void, options: StreamOptions = {}): Promise<number> {
+export async function readStateStream(
+  fd: Fd,
+  onBytes: (bytes: Uint8Array) => void,
+  options: StreamOptions = {},
+): Promise<number> {
   const maxBytes = options.maxBytes ?? MAX_DEVICE_STATE_BYTES;
   using stream = PeerStream.forReading(fd);
   const buffer = new NativeBuffer(STATE_CHUNK_BYTES);
@@ -30,7 +34,8 @@ export async function readStateStream(fd: Fd, onBytes: (bytes: Uint8Array) => vo
     if (moved === "would-block") await waitForPeer(stream, POLL.IN, "sent", options);
     else {
       sizeBytes += moved;
-      if (sizeBytes > maxBytes) throw new PeerError(`the device state is larger than the limit of ${maxBytes} bytes`);
+      if (sizeBytes > maxBytes)
+        throw new PeerError(`the device state is larger than the limit of ${maxBytes} bytes`);
       onBytes(buffer.bytes.subarray(0, moved));
     }
   }
@@ -67,7 +72,12 @@ async function turn(options: StreamOptions): Promise<void> {
   options.signal?.throwIfAborted();
 }
 
-async function writePiece(stream: PeerStream, buffer: NativeBuffer, sizeBytes: number, options: StreamOptions): Promise<void> {
+async function writePiece(
+  stream: PeerStream,
+  buffer: NativeBuffer,
+  sizeBytes: number,
+  options: StreamOptions,
+): Promise<void> {
   for (let done = 0; done < sizeBytes; ) {
     const moved = orPeerError("stopped reading", () => stream.write(buffer, done, sizeBytes - done));
     if (moved === "would-block") await waitForPeer(stream, POLL.OUT, "took", options);
@@ -86,7 +96,12 @@ function orPeerError<T>(did: string, move: () => T): T {
   }
 }
 
-async function waitForPeer(stream: PeerStream, events: number, did: string, options: StreamOptions): Promise<void> {
+async function waitForPeer(
+  stream: PeerStream,
+  events: number,
+  did: string,
+  options: StreamOptions,
+): Promise<void> {
   const idleTimeoutMs = options.idleTimeoutMs ?? DEFAULT_TRANSFER_IDLE_TIMEOUT_MS;
   const fd = stream.watchable ?? stream.fd;
   if ((await waitReady(fd, events, new Deadline(idleTimeoutMs), options.signal)) !== 0) return;

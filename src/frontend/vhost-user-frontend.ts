@@ -57,7 +57,8 @@ export interface FrontendOptions {
   readonly channel?: RequestChannelOptions | undefined;
 }
 
-const DEFAULT_BASE_FEATURES = virtioFeature.VERSION_1 | virtioFeature.RING_INDIRECT_DESC | virtioFeature.RING_EVENT_IDX;
+const DEFAULT_BASE_FEATURES =
+  virtioFeature.VERSION_1 | virtioFeature.RING_INDIRECT_DESC | virtioFeature.RING_EVENT_IDX;
 
 /** Base features for a machine of ours: modern, indirect descriptors, EVENT_IDX. */
 export const baseFeatures = DEFAULT_BASE_FEATURES;
@@ -108,7 +109,9 @@ export class VhostUserFrontend implements VirtioDevice, Disposable {
     this.protocolFeatures = this.offeredProtocolFeatures & this.#allowedProtocolFeatures();
     if (hasProtocolFeatures) this.client.setProtocolFeatures(this.protocolFeatures);
     this.#server = this.#openRequestChannel(stack);
-    this.queueMaxSizes = new Array(this.#queueCount()).fill(clampQueueSize(options.maxQueueSize ?? MAX_QUEUE_SIZE));
+    this.queueMaxSizes = new Array(this.#queueCount()).fill(
+      clampQueueSize(options.maxQueueSize ?? MAX_QUEUE_SIZE),
+    );
     this.sharedMemoryRegions = this.#readSharedMemoryRegions();
     this.#memory = new SharedMemory(this.client, this.has("CONFIGURE_MEM_SLOTS"));
     this.#queues = new RunningQueues(this.client, hasProtocolFeatures, this.has("INFLIGHT_SHMFD"));
@@ -159,8 +162,12 @@ export class VhostUserFrontend implements VirtioDevice, Disposable {
   writeConfig(offset: number, bytes: Uint8Array): void {
     const { localConfig } = this.options;
     if (this.has("CONFIG")) this.client.setConfig(offset, bytes);
-    else if (localConfig !== undefined && offset + bytes.length <= localConfig.length) localConfig.set(bytes, offset);
-    else throw new CompatibilityError("the back-end has no CONFIG, and no local config space covers these bytes");
+    else if (localConfig !== undefined && offset + bytes.length <= localConfig.length)
+      localConfig.set(bytes, offset);
+    else
+      throw new CompatibilityError(
+        "the back-end has no CONFIG, and no local config space covers these bytes",
+      );
   }
 
   /** Starts the queues that the driver has set up. */
@@ -195,7 +202,10 @@ export class VhostUserFrontend implements VirtioDevice, Disposable {
   }
 
   /** Gives the device a state; it must be suspended. */
-  async loadState(chunks: Iterable<Uint8Array> | AsyncIterable<Uint8Array>, options?: TransferOptions): Promise<number> {
+  async loadState(
+    chunks: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
+    options?: TransferOptions,
+  ): Promise<number> {
     this.#requireState();
     return await loadDeviceState(this.client, chunks, options);
   }
@@ -233,7 +243,8 @@ export class VhostUserFrontend implements VirtioDevice, Disposable {
       this.#endWatch();
       this.options.onDisconnect?.();
     });
-    if (this.#server !== undefined) channel.whileWaiting ??= (remainingMs) => void this.loop.runOnce(remainingMs);
+    if (this.#server !== undefined)
+      channel.whileWaiting ??= (remainingMs) => void this.loop.runOnce(remainingMs);
   }
 
   #endWatch(): void {
@@ -242,9 +253,12 @@ export class VhostUserFrontend implements VirtioDevice, Disposable {
 
   #requireState(): void {
     if (!this.has("DEVICE_STATE")) {
-      throw new CompatibilityError("the back-end has no DEVICE_STATE: its state can be neither saved nor loaded");
+      throw new CompatibilityError(
+        "the back-end has no DEVICE_STATE: its state can be neither saved nor loaded",
+      );
     }
-    if (this.#queues.isRunning) throw new StateError("the device is active; sleep() must come before its state is moved");
+    if (this.#queues.isRunning)
+      throw new StateError("the device is active; sleep() must come before its state is moved");
   }
 
   #allowedProtocolFeatures(): bigint {
@@ -262,7 +276,13 @@ export class VhostUserFrontend implements VirtioDevice, Disposable {
         requests?.configChange?.();
       },
     };
-    const { server, backendEnd } = FrontendServer.create(this.loop, this.#table, handler, this.protocolFeatures, logger);
+    const { server, backendEnd } = FrontendServer.create(
+      this.loop,
+      this.#table,
+      handler,
+      this.protocolFeatures,
+      logger,
+    );
     stack.use(server);
     using _theirs = backendEnd;
     this.client.setBackendReqFd(backendEnd.fd);
@@ -283,10 +303,8 @@ export class VhostUserFrontend implements VirtioDevice, Disposable {
     if (!this.has("SHMEM")) return [];
     return [...this.client.getShmemConfig()].map(([id, sizeBytes]) => ({ id, sizeBytes }));
   }
-
 }
 
 function clampQueueSize(size: number): number {
   return 2 ** Math.floor(Math.log2(Math.min(Math.max(size, 1), MAX_QUEUE_SIZE)));
 }
-

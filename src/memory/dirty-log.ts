@@ -9,6 +9,12 @@ export interface DirtyLogPlace {
   readonly offset: number;
 }
 
+/** A mapped log, for another thread of this process. Survives a structured clone. */
+export interface SharedDirtyLog {
+  readonly address: number;
+  readonly sizeBytes: number;
+}
+
 /**
  * The bitmap of SET_LOG_BASE: one bit per 4 KiB page of guest-physical memory, page p at bit p % 8 of byte p / 8.
  * The front-end reads and clears it while we set bits, so each is set by an atomic OR, after the data was written.
@@ -18,8 +24,11 @@ export class DirtyLog implements Disposable {
   readonly #bits: Uint8Array;
   #overflowed = false;
 
+  readonly #address: number;
+
   private constructor(mapping: Mapping, start: number, sizeBytes: number) {
     this.#mapping = mapping;
+    this.#address = mapping.address + start;
     this.#bits = new Uint8Array(mapping.window(start, sizeBytes));
   }
 
@@ -41,6 +50,16 @@ export class DirtyLog implements Disposable {
     const start = offset % PAGE_BYTES;
     const mapping = Mapping.ofFd(owned, { sizeBytes: start + sizeBytes, offset: offset - start });
     return new DirtyLog(mapping, start, sizeBytes);
+  }
+
+  /** The log that another thread mapped; disposing of it unmaps nothing. */
+  static alias({ address, sizeBytes }: SharedDirtyLog): DirtyLog {
+    return new DirtyLog(Mapping.alias(address, sizeBytes, "dirty log"), 0, sizeBytes);
+  }
+
+  /** What `alias` takes in another thread. Void once this log is disposed of. */
+  share(): SharedDirtyLog {
+    return { address: this.#address, sizeBytes: this.#bits.length };
   }
 
   /**

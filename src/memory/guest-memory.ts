@@ -3,7 +3,7 @@ import { MAX_MEM_SLOTS } from "../limits.ts";
 import { disposeAll, type Fd } from "../sys/mod.ts";
 import type { AddressSpace } from "./address-space.ts";
 import type { DirtyLog } from "./dirty-log.ts";
-import { hex, MemoryRegion, type RegionLayout } from "./memory-region.ts";
+import { hex, MemoryRegion, type RegionLayout, type SharedRegion } from "./memory-region.ts";
 import { RegionIndex } from "./region-index.ts";
 
 export interface GuestMemoryOptions {
@@ -16,7 +16,7 @@ export interface GuestMemoryOptions {
 /**
  * The guest's memory as the front-end shares it. Also the address space of guest-physical addresses.
  *
- * Views belong to the thread that made them: a ring Worker has a GuestMemory of its own over duplicated fds.
+ * Views belong to the thread that made them: a ring Worker has a GuestMemory of its own over the same mappings (`alias`).
  *
  * @example
  * using memory = new GuestMemory();
@@ -83,6 +83,18 @@ export class GuestMemory implements AddressSpace, Disposable {
     }
     this.#install(this.regions.filter((other) => other !== region));
     region[Symbol.dispose]();
+  }
+
+  /**
+   * Makes the regions those that another thread has mapped. What was there before and still is keeps its views; views of
+   * the rest are void. @throws StateError
+   */
+  alias(shared: readonly SharedRegion[]): void {
+    const kept = this.regions.filter((region) => shared.some((one) => isSame(region, one)));
+    const fresh = shared.filter((one) => !kept.some((region) => isSame(region, one)));
+    const dropped = this.regions.filter((region) => !kept.includes(region));
+    this.#install([...kept, ...fresh.map((one) => MemoryRegion.alias(one))]);
+    disposeAll(dropped);
   }
 
   nativeAddress(guestAddress: number, sizeBytes: number): number {
@@ -203,6 +215,16 @@ export class GuestMemory implements AddressSpace, Disposable {
     this.#byGuest = byGuest;
     this.#byUser = byUser;
   }
+}
+
+function isSame({ layout, mapping }: MemoryRegion, shared: SharedRegion): boolean {
+  const { guestAddress, sizeBytes, userAddress } = shared.layout;
+  return (
+    mapping.address === shared.address &&
+    layout.guestAddress === guestAddress &&
+    layout.sizeBytes === sizeBytes &&
+    layout.userAddress === userAddress
+  );
 }
 
 function guestRange(region: MemoryRegion): { start: number; end: number } {

@@ -1,6 +1,6 @@
 /** Guest memory: regions, address translation, the dirty log, the device IOTLB. One instance per thread. */
 export type { AddressSpace } from "./address-space.ts";
-export { DirtyLog, type DirtyLogPlace } from "./dirty-log.ts";
+export { DirtyLog, type DirtyLogPlace, type SharedDirtyLog } from "./dirty-log.ts";
 export { GuestMemory, type GuestMemoryOptions } from "./guest-memory.ts";
 export { Iotlb, type IotlbEntry, type IotlbMiss, IotlbPermission } from "./iotlb.ts";
-export { MemoryRegion, PAGE_BYTES, type RegionLayout } from "./memory-region.ts";
+export { MemoryRegion, PAGE_BYTES, type RegionLayout, type SharedRegion } from "./memory-region.ts";

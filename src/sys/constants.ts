@@ -12,6 +12,7 @@ export const O = {
   EXCL: 0o200,
   NONBLOCK: 0o4000,
   CLOEXEC: 0o2000000,
+  PATH: 0o10000000,
   // asm-generic and arm64 disagree on O_DIRECT and O_DIRECTORY; O_TMPFILE contains O_DIRECTORY.
   DIRECT: isArm ? 0o200000 : 0o40000,
   TMPFILE: 0o20000000 | (isArm ? 0o40000 : 0o200000),
@@ -19,6 +20,7 @@ export const O = {
 
 export const F = {
   GETFD: 1,
+  SETFD: 2,
   GETFL: 3,
   SETFL: 4,
   DUPFD_CLOEXEC: 1030,

@@ -18,6 +18,7 @@ export const Errno = {
   ENXIO: constants.errno.ENXIO,
   EINVAL: constants.errno.EINVAL,
   ENOENT: constants.errno.ENOENT,
+  ENOTDIR: constants.errno.ENOTDIR,
   EEXIST: constants.errno.EEXIST,
   ECONNREFUSED: constants.errno.ECONNREFUSED,
   EBADF: constants.errno.EBADF,

@@ -13,6 +13,7 @@ const signatures = {
   accept4: { args: ["i32", "u64_fast", "u64_fast", "i32"], returns: "i32" },
   bind: { args: ["i32", "u64_fast", "u32"], returns: "i32" },
   close: { args: ["i32"], returns: "i32" },
+  copy_file_range: { args: ["i32", "u64_fast", "i32", "u64_fast", "u64_fast", "u32"], returns: "i64_fast" },
   connect: { args: ["i32", "u64_fast", "u32"], returns: "i32" },
   epoll_create1: { args: ["i32"], returns: "i32" },
   epoll_ctl: { args: ["i32", "i32", "i32", "u64_fast"], returns: "i32" },

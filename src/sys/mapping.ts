@@ -23,13 +23,16 @@ export class Mapping implements Disposable {
   static readonly #live = new Map<Mapping, string>();
   readonly #windows = new Set<ArrayBuffer>();
   #address: number;
+  readonly #isOwned: boolean;
 
   private constructor(
     address: number,
     readonly sizeBytes: number,
     readonly label: string,
+    isOwned = true,
   ) {
     this.#address = address;
+    this.#isOwned = isOwned;
     Mapping.#live.set(this, label);
   }
 
@@ -49,6 +52,14 @@ export class Mapping implements Disposable {
       0,
       label,
     );
+  }
+
+  /**
+   * A mapping that another thread of this process owns. Disposing of it detaches this thread's windows and unmaps nothing;
+   * that must have happened in every thread before the owner unmaps.
+   */
+  static alias(address: number, sizeBytes: number, label: string): Mapping {
+    return new Mapping(address, sizeBytes, label, false);
   }
 
   static #map(
@@ -92,7 +103,7 @@ export class Mapping implements Disposable {
     if (this.#address === 0) return;
     for (const buffer of this.#windows) buffer.transfer(0);
     this.#windows.clear();
-    libc.munmap(this.#address, this.sizeBytes);
+    if (this.#isOwned) libc.munmap(this.#address, this.sizeBytes);
     this.#address = 0;
     Mapping.#live.delete(this);
   }

@@ -1,6 +1,8 @@
 /** Linux, by bun:ffi: owned fds and mappings, sockets with fds, pipes, eventfds, epoll, files. x86_64 and aarch64. */
 export { F, FALLOC, O, POLL, SEAL, SEEK } from "./constants.ts";
+export { cloneFile, copyRange } from "./copy-file.ts";
 export { Deadline } from "./deadline.ts";
+export { Epoll } from "./epoll.ts";
 export { check, Errno, errnoName, lastErrno, retrying, syscallError } from "./errno.ts";
 export { createEventFd, drainEvent, signalEvent } from "./event-fd.ts";
 export { EventLoop, type ReadyHandler } from "./event-loop.ts";
@@ -23,6 +25,7 @@ export {
 export { IoUring, type IoUringOptions } from "./io-uring.ts";
 export { ioUringObstacle } from "./io-uring-setup.ts";
 export { IoVector } from "./io-vector.ts";
+export { ACCESS, LandlockRuleset, landlockAbi } from "./landlock.ts";
 export { libc } from "./libc.ts";
 export { Mapping, type MappingOptions } from "./mapping.ts";
 export { createMemfd, isSealedAgainstShrinking } from "./memfd.ts";
@@ -30,8 +33,18 @@ export { addressOf, NativeBuffer } from "./native-buffer.ts";
 export { type Moved, PeerStream } from "./peer-stream.ts";
 export { createPipe, growPipe, type PipeEnds, spliceSome } from "./pipe.ts";
 export { eventLoopTurn, pollNow, waitReady, waitReadySync } from "./poll.ts";
+export {
+  forbidNewPrivileges,
+  hasSeccomp,
+  keepAcrossExec,
+  limitResource,
+  RLIMIT,
+  replaceProcess,
+} from "./process.ts";
+export { openPty, type Pty, terminalSize } from "./pty.ts";
 export { fillRandom } from "./random.ts";
-export { TAP_WOULD_BLOCK, TUN_F, Tap } from "./tap.ts";
+export { sendVector } from "./send-vector.ts";
+export { TAP_WOULD_BLOCK, Tap, TUN_F } from "./tap.ts";
 export { connectUnix, setBufferSizes, UnixListener } from "./unix-address.ts";
 export { UnixSocket, WOULD_BLOCK } from "./unix-socket.ts";
 export { createUserfaultfd, registerMissingFaults } from "./userfaultfd.ts";

@@ -57,12 +57,17 @@ export function connectUnix(path: string, timeoutMs = 5_000): UnixSocket {
   }
 }
 
-/** A UNIX socket that listens at a path; the file has mode 0600 and is removed on dispose. */
+/** A UNIX socket that listens: at a path, whose file has mode 0600 and is removed on dispose, or as another made it. */
 export class UnixListener implements Disposable {
   private constructor(
     readonly fd: Fd,
-    readonly path: string,
+    readonly path: string | undefined,
   ) {}
+
+  /** Takes a socket that listens already; whoever bound it owns its file. */
+  static ofFd(fd: Fd): UnixListener {
+    return new UnixListener(fd, undefined);
+  }
 
   /**
    * Listens at `path`. A socket file that nobody listens on any more is replaced; a live one is not.
@@ -88,7 +93,7 @@ export class UnixListener implements Disposable {
 
   /** The next connection. Waits in line. */
   accept(): UnixSocket {
-    const { fd, path } = this;
+    const { fd, path = this.fd.label } = this;
     const number = retrying("accept4", path, () => libc.accept4(fd.number, 0, 0, SOCK.CLOEXEC));
     return new UnixSocket(new Fd(number, `connection at ${path}`));
   }
@@ -101,7 +106,7 @@ export class UnixListener implements Disposable {
   [Symbol.dispose](): void {
     if (!this.fd.isOpen) return;
     this.fd[Symbol.dispose]();
-    if (existsSync(this.path)) unlinkSync(this.path);
+    if (this.path !== undefined && existsSync(this.path)) unlinkSync(this.path);
   }
 }
 

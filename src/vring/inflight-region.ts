@@ -17,6 +17,14 @@ export interface InflightPlace {
   readonly mmapOffset: number;
 }
 
+/** One queue's part of a mapped region, for another thread of this process. Survives a structured clone. */
+export interface SharedInflight {
+  readonly address: number;
+  readonly sizeBytes: number;
+  readonly queueSize: number;
+  readonly packed: boolean;
+}
+
 /** The memory of GET_INFLIGHT_FD and SET_INFLIGHT_FD: what each queue of a device has in flight. */
 export class InflightRegion implements Disposable {
   readonly #mapping: Mapping;
@@ -66,18 +74,46 @@ export class InflightRegion implements Disposable {
 
   /** The part of one queue, for `createDeviceRing`. It is void once the region is disposed of. */
   queue(index: number): SplitInflight | PackedInflight {
-    const { numQueues, queueSize, packed } = this.#shape;
-    if (!(index >= 0 && index < numQueues)) {
-      throw new StateError(`queue ${index} is not among the ${numQueues} of the inflight region`);
-    }
+    const { queueSize, packed } = this.#shape;
     const stride = strideBytes(this.#shape);
-    const window = this.#mapping.window(index * stride, stride);
-    return packed ? new PackedInflight(window, queueSize) : new SplitInflight(window, queueSize);
+    return openQueue(this.#mapping.window(this.#offsetOf(index), stride), queueSize, packed);
+  }
+
+  /** What `AliasedInflight` takes in another thread. Void once the region is disposed of. */
+  shareQueue(index: number): SharedInflight {
+    const { queueSize, packed } = this.#shape;
+    const address = this.#mapping.address + this.#offsetOf(index);
+    return { address, sizeBytes: strideBytes(this.#shape), queueSize, packed };
+  }
+
+  #offsetOf(index: number): number {
+    const { numQueues } = this.#shape;
+    if (index >= 0 && index < numQueues) return index * strideBytes(this.#shape);
+    throw new StateError(`queue ${index} is not among the ${numQueues} of the inflight region`);
   }
 
   [Symbol.dispose](): void {
     this.#mapping[Symbol.dispose]();
   }
+}
+
+/** One queue's part of a region that another thread mapped; disposing of it unmaps nothing. */
+export class AliasedInflight implements Disposable {
+  readonly queue: SplitInflight | PackedInflight;
+  readonly #mapping: Mapping;
+
+  constructor({ address, sizeBytes, queueSize, packed }: SharedInflight) {
+    this.#mapping = Mapping.alias(address, sizeBytes, "inflight");
+    this.queue = openQueue(this.#mapping.window(0, sizeBytes), queueSize, packed);
+  }
+
+  [Symbol.dispose](): void {
+    this.#mapping[Symbol.dispose]();
+  }
+}
+
+function openQueue(window: ArrayBuffer, queueSize: number, packed: boolean): SplitInflight | PackedInflight {
+  return packed ? new PackedInflight(window, queueSize) : new SplitInflight(window, queueSize);
 }
 
 function strideBytes({ queueSize, packed }: InflightShape): number {

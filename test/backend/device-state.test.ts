@@ -2,7 +2,16 @@ import { describe, expect, test } from "bun:test";
 import { PeerError, VhuError } from "../../src/errors.ts";
 import { loadDeviceState, saveDeviceState, type TransferOptions } from "../../src/frontend/mod.ts";
 import { encodeState, type StateHeader } from "../../src/state/mod.ts";
-import { createMemfd, createPipe, libc, NativeBuffer, O, openFile, readSome, writeSome } from "../../src/sys/mod.ts";
+import {
+  createMemfd,
+  createPipe,
+  libc,
+  NativeBuffer,
+  O,
+  openFile,
+  readSome,
+  writeSome,
+} from "../../src/sys/mod.ts";
 import { type ProtocolFeature, virtioFeature } from "../../src/wire/mod.ts";
 import { BackendRig, type RigOptions } from "../support/backend-rig.ts";
 import { runBeside } from "../support/loop.ts";
@@ -31,7 +40,8 @@ function load(rig: BackendRig, state: Uint8Array, options?: TransferOptions): Pr
 function* bulk(sizeBytes: number): Generator<Uint8Array> {
   const piece = new Uint8Array(64 * KiB);
   for (let i = 0; i < piece.length; i++) piece[i] = (i * 2654435761) >>> 13;
-  for (let left = sizeBytes; left > 0; left -= piece.length) yield piece.subarray(0, Math.min(left, piece.length));
+  for (let left = sizeBytes; left > 0; left -= piece.length)
+    yield piece.subarray(0, Math.min(left, piece.length));
 }
 
 const header = (part: Partial<StateHeader> = {}): StateHeader => ({
@@ -60,23 +70,27 @@ async function failure(promise: Promise<unknown>): Promise<VhuError> {
   throw new Error("it did not fail");
 }
 
-const lastError = (rig: BackendRig) => rig.log.lines.filter(({ level }) => level === "error").at(-1)?.message ?? "";
+const lastError = (rig: BackendRig) =>
+  rig.log.lines.filter(({ level }) => level === "error").at(-1)?.message ?? "";
 
 describe.each([
   ["pipe", "frontend"],
   ["pipe", "own"],
   ["socketpair", "frontend"],
 ] as const)("over a %s of the front-end's, fd of the %s", (channel, whose) => {
-  test.each([0, 1, 64 * KiB - 1, 64 * KiB, 64 * KiB + 1, MiB - 1, MiB, MiB + 1, 5 * MiB])("%d bytes there and back", async (sizeBytes) => {
-    using source = rigWith({ deviceState: { channel: whose } });
-    source.device.counter = 42;
-    source.device.bulk = () => bulk(sizeBytes);
-    const state = await save(source, { channel });
-    expect(state.length).toBeGreaterThan(sizeBytes);
-    using target = rigWith({ deviceState: { channel: whose } });
-    expect(await load(target, state, { channel })).toBe(state.length);
-    expect([target.device.counter, target.device.bulkReceived]).toEqual([42, sizeBytes]);
-  });
+  test.each([0, 1, 64 * KiB - 1, 64 * KiB, 64 * KiB + 1, MiB - 1, MiB, MiB + 1, 5 * MiB])(
+    "%d bytes there and back",
+    async (sizeBytes) => {
+      using source = rigWith({ deviceState: { channel: whose } });
+      source.device.counter = 42;
+      source.device.bulk = () => bulk(sizeBytes);
+      const state = await save(source, { channel });
+      expect(state.length).toBeGreaterThan(sizeBytes);
+      using target = rigWith({ deviceState: { channel: whose } });
+      expect(await load(target, state, { channel })).toBe(state.length);
+      expect([target.device.counter, target.device.bulkReceived]).toEqual([42, sizeBytes]);
+    },
+  );
 });
 
 test("nothing is written before the reply", () => {
@@ -135,7 +149,9 @@ describe("the order of things", () => {
     ring.stop();
     rig.device.bulk = () => bulk(MiB);
     rig.client.setDeviceStateFd("save", pipe.writeEnd);
-    expect(rig.refusal(() => rig.client.setVringKick(0, ring.kick))).toContain("during a device-state transfer");
+    expect(rig.refusal(() => rig.client.setVringKick(0, ring.kick))).toContain(
+      "during a device-state transfer",
+    );
     // The front-end gives up: both its ends are closed, and the source is resumable at once.
     pipe[Symbol.dispose]();
     rig.client.setVringKick(0, ring.kick);
@@ -145,14 +161,18 @@ describe("the order of things", () => {
   test("a wrong direction, a phase other than 0, and fds that are no stream are refused", () => {
     using rig = new BackendRig().negotiate(FEATURES);
     using pipe = createPipe();
-    const request = (direction: number, phase: number) =>
-      Uint8Array.of(direction, 0, 0, 0, phase, 0, 0, 0);
-    for (const [direction, phase] of [[2, 0], [0, 1]] as const) {
+    const request = (direction: number, phase: number) => Uint8Array.of(direction, 0, 0, 0, phase, 0, 0, 0);
+    for (const [direction, phase] of [
+      [2, 0],
+      [0, 1],
+    ] as const) {
       const answer = rig.raw(42, request(direction, phase), { fds: [pipe.writeEnd] });
       expect(answer).toMatchObject({ payload: Uint8Array.of(1, 1, 0, 0, 0, 0, 0, 0) });
     }
     using nothing = openFile("/dev/null", O.RDWR);
-    expect(rig.raw(42, request(0, 0), { fds: [nothing] })).toMatchObject({ payload: Uint8Array.of(1, 1, 0, 0, 0, 0, 0, 0) });
+    expect(rig.raw(42, request(0, 0), { fds: [nothing] })).toMatchObject({
+      payload: Uint8Array.of(1, 1, 0, 0, 0, 0, 0, 0),
+    });
     expect(rig.end).toBeUndefined();
   });
 
@@ -165,7 +185,9 @@ describe("the order of things", () => {
     const state = await save(source);
     using target = new BackendRig();
     target.client.setOwner();
-    target.client.setProtocolFeatures(target.table.protocolFeature.REPLY_ACK! | target.table.protocolFeature.DEVICE_STATE!);
+    target.client.setProtocolFeatures(
+      target.table.protocolFeature.REPLY_ACK! | target.table.protocolFeature.DEVICE_STATE!,
+    );
     target.client.resetDevice();
     target.owned.use(runBeside(target.loop));
     await load(target, state);
@@ -240,7 +262,9 @@ describe("features of a loaded state", () => {
     using rig = rigWith().shareMemory();
     await load(rig, stateOf(1, { features: 0x1n | virtioFeature.VERSION_1 }));
     const ring = rig.ring().configure();
-    expect(rig.refusal(() => rig.client.setVringKick(0, ring.kick))).toContain("made with other features: bit 1");
+    expect(rig.refusal(() => rig.client.setVringKick(0, ring.kick))).toContain(
+      "made with other features: bit 1",
+    );
     rig.client.setFeatures(virtioFeature.PROTOCOL_FEATURES | virtioFeature.VERSION_1 | 0x1n);
     rig.client.setVringKick(0, ring.kick);
     expect(rig.handler.session.acked & 0xffn).toBe(0x1n);
@@ -250,7 +274,9 @@ describe("features of a loaded state", () => {
     for (const features of [0n, virtioFeature.VERSION_1]) {
       using rig = rigWith().shareMemory();
       await load(rig, stateOf(1, { features }));
-      rig.client.setFeatures(virtioFeature.PROTOCOL_FEATURES | virtioFeature.VERSION_1 | virtioFeature.LOG_ALL | 0x3n);
+      rig.client.setFeatures(
+        virtioFeature.PROTOCOL_FEATURES | virtioFeature.VERSION_1 | virtioFeature.LOG_ALL | 0x3n,
+      );
       expect(rig.ring().start().echo("fresh")).toBe("fresh");
     }
   });
@@ -303,24 +329,34 @@ describe("a peer that does not play along", () => {
     await save(rig);
   });
 
-  test.each(["pipe", "socketpair"] as const)("a back-end that dies mid-way over a %s, in both directions", async (channel) => {
-    using rig = rigWith();
-    rig.device.bulk = () => bulk(8 * MiB);
-    let seen = 0;
-    const saving = saveDeviceState(rig.client, (bytes) => {
-      seen += bytes.length;
-      if (seen > MiB) rig.session[Symbol.dispose]();
-    }, { channel });
-    expect(await failure(saving)).toMatchObject({ name: "PeerError", reconnect: true });
-    using other = rigWith();
-    const endless = (function* () {
-      for (let i = 0; ; i++) {
-        if (i === 40) other.session[Symbol.dispose]();
-        yield new Uint8Array(64 * KiB);
-      }
-    })();
-    expect(await failure(loadDeviceState(other.client, endless, { channel }))).toMatchObject({ name: "PeerError", reconnect: true });
-  });
+  test.each(["pipe", "socketpair"] as const)(
+    "a back-end that dies mid-way over a %s, in both directions",
+    async (channel) => {
+      using rig = rigWith();
+      rig.device.bulk = () => bulk(8 * MiB);
+      let seen = 0;
+      const saving = saveDeviceState(
+        rig.client,
+        (bytes) => {
+          seen += bytes.length;
+          if (seen > MiB) rig.session[Symbol.dispose]();
+        },
+        { channel },
+      );
+      expect(await failure(saving)).toMatchObject({ name: "PeerError", reconnect: true });
+      using other = rigWith();
+      const endless = (function* () {
+        for (let i = 0; ; i++) {
+          if (i === 40) other.session[Symbol.dispose]();
+          yield new Uint8Array(64 * KiB);
+        }
+      })();
+      expect(await failure(loadDeviceState(other.client, endless, { channel }))).toMatchObject({
+        name: "PeerError",
+        reconnect: true,
+      });
+    },
+  );
 
   test("a source of chunks that fails: no CHECK is sent, the target is as before", async () => {
     using rig = rigWith();

@@ -15,7 +15,8 @@ function dirtyLog(rig: BackendRig) {
     fd,
     take: () => {
       const pages: number[] = [];
-      for (let page = 0; page < LOG_BYTES * 8; page++) if ((bits[page >> 3]! & (1 << (page & 7))) !== 0) pages.push(page);
+      for (let page = 0; page < LOG_BYTES * 8; page++)
+        if ((bits[page >> 3]! & (1 << (page & 7))) !== 0) pages.push(page);
       bits.fill(0);
       return pages;
     },
@@ -51,7 +52,9 @@ describe("LOG_ALL", () => {
     using rig = new BackendRig();
     rig.negotiate(["LOG_SHMFD"]);
     const log = dirtyLog(rig);
-    expect(rig.raw(6, payloads.log.encode({ sizeBytes: 2 * LOG_BYTES, offset: 0 }), { fds: [log.fd] })).toBe("closed");
+    expect(rig.raw(6, payloads.log.encode({ sizeBytes: 2 * LOG_BYTES, offset: 0 }), { fds: [log.fd] })).toBe(
+      "closed",
+    );
     expect(rig.end).toMatchObject({ kind: "failed", error: { code: "STATE" } });
   });
 });
@@ -115,12 +118,19 @@ describe("memory that changes while rings run", () => {
     using rig = new BackendRig();
     rig.negotiate(["REPLY_ACK", "CONFIGURE_MEM_SLOTS"]);
     const regions = Array.from({ length: 510 }, (_, i) => ({
-      layout: { guestAddress: i * 4096, sizeBytes: 4096, userAddress: USER_BASE + i * 4096, mmapOffset: i * 4096 },
+      layout: {
+        guestAddress: i * 4096,
+        sizeBytes: 4096,
+        userAddress: USER_BASE + i * 4096,
+        mmapOffset: i * 4096,
+      },
       fd: undefined,
     }));
     using fd = createMemfd("slots", 510 * 4096);
     for (const { layout } of regions.slice(0, 509)) rig.client.addMemReg({ layout, fd });
-    expect(rig.refusal(() => rig.client.addMemReg({ layout: regions[509]!.layout, fd }))).toContain("more than 509");
+    expect(rig.refusal(() => rig.client.addMemReg({ layout: regions[509]!.layout, fd }))).toContain(
+      "more than 509",
+    );
   });
 
   test("seals are demanded of an untrusted peer", () => {
@@ -209,11 +219,20 @@ describe("IOTLB", () => {
     const { rig } = started();
     using _rig = rig;
     const message = { iova: 0n, sizeBytes: 4096n, userAddress: 0n, permission: READ_WRITE };
-    for (const bad of [{ ...message, type: 1 }, { ...message, type: 9 }, { ...message, type: 2, permission: 0 }, { ...message, type: 2, iova: 1n << 60n }]) {
+    for (const bad of [
+      { ...message, type: 1 },
+      { ...message, type: 9 },
+      { ...message, type: 2, permission: 0 },
+      { ...message, type: 2, iova: 1n << 60n },
+    ]) {
       expect(() => rig.client.iotlbMsg(bad)).toThrow("refused IOTLB_MSG");
     }
     using lonely = new BackendRig({ device: new TestDevice(1, DEVICE_FEATURES) });
-    const ring = lonely.negotiate(["REPLY_ACK"], virtioFeature.ACCESS_PLATFORM).shareMemory().ring().configure();
+    const ring = lonely
+      .negotiate(["REPLY_ACK"], virtioFeature.ACCESS_PLATFORM)
+      .shareMemory()
+      .ring()
+      .configure();
     expect(lonely.refusal(() => lonely.client.setVringKick(0, ring.kick))).toContain("no back-end channel");
     expect(lonely.device.calls).toEqual(["suspend"]);
   });
@@ -238,20 +257,33 @@ describe.skipIf(!userfaultfdIsPermitted())("postcopy", () => {
     rig.client.postcopyAdvise()[Symbol.dispose]();
     rig.client.postcopyListen();
     const flags = headerFlag.VERSION | headerFlag.NEED_REPLY;
-    const table = rig.raw(5, payloads.memoryTable.encode({ regions: [region.layout] }), { flags, fds: [region.fd] });
+    const table = rig.raw(5, payloads.memoryTable.encode({ regions: [region.layout] }), {
+      flags,
+      fds: [region.fd],
+    });
     if (typeof table === "string") throw new Error(table);
     const { regions } = payloads.memoryTable.decode(table.payload, "reply");
     expect(table.flags).toBe(REPLY_FLAGS);
     expect(regions[0]).toMatchObject({ guestAddress: 0, sizeBytes: REGION_BYTES });
     expect(regions[0]!.userAddress).toBe(rig.handler.memory.regions[0]!.mapping.address);
     // QEMU says by a u64 0 under the same number that it has registered the ranges, and gets the acknowledgement then.
-    expect(rig.raw(5, new Uint8Array(8), { flags })).toMatchObject({ request: 5, flags: REPLY_FLAGS, payload: new Uint8Array(8) });
+    expect(rig.raw(5, new Uint8Array(8), { flags })).toMatchObject({
+      request: 5,
+      flags: REPLY_FLAGS,
+      payload: new Uint8Array(8),
+    });
     expect(rig.handler.memory.regions.length).toBe(1);
     const more = rig.region(REGION_BYTES);
-    const added = rig.raw(37, payloads.singleMemoryRegion.encode({ region: more.layout }), { flags, fds: [more.fd] });
+    const added = rig.raw(37, payloads.singleMemoryRegion.encode({ region: more.layout }), {
+      flags,
+      fds: [more.fd],
+    });
     if (typeof added === "string") throw new Error(added);
     expect(payloads.singleMemoryRegion.decode(added.payload, "reply").region.guestAddress).toBe(REGION_BYTES);
-    expect(rig.raw(37, new Uint8Array(8), { flags })).toMatchObject({ request: 37, payload: new Uint8Array(8) });
+    expect(rig.raw(37, new Uint8Array(8), { flags })).toMatchObject({
+      request: 37,
+      payload: new Uint8Array(8),
+    });
     expect(rig.handler.memory.regions.length).toBe(2);
     rig.client.postcopyEnd();
     rig.client.setMemTable([region]);

@@ -1,19 +1,23 @@
 import { describe, expect, test } from "bun:test";
-import { BackendRig } from "../support/backend-rig.ts";
-import { TestDevice } from "../support/test-device.ts";
 import { createMemfd, createPipe, Fd } from "../../src/sys/mod.ts";
 import { headerFlag, payloads, protocolFeature, REPLY_FLAGS, virtioFeature } from "../../src/wire/mod.ts";
+import { BackendRig } from "../support/backend-rig.ts";
+import { TestDevice } from "../support/test-device.ts";
 
 const NEED_REPLY = headerFlag.VERSION | headerFlag.NEED_REPLY;
 
 describe("the owner", () => {
   test("memory, kicks and device state need one; a second is refused", () => {
     using rig = new BackendRig();
-    rig.client.setProtocolFeatures(protocolFeature.REPLY_ACK | protocolFeature.CONFIGURE_MEM_SLOTS | protocolFeature.DEVICE_STATE);
+    rig.client.setProtocolFeatures(
+      protocolFeature.REPLY_ACK | protocolFeature.CONFIGURE_MEM_SLOTS | protocolFeature.DEVICE_STATE,
+    );
     const region = rig.region();
     expect(rig.refusal(() => rig.client.setMemTable([region]))).toContain("SET_MEM_TABLE before SET_OWNER");
     expect(rig.refusal(() => rig.client.addMemReg(region))).toContain("ADD_MEM_REG before SET_OWNER");
-    expect(rig.refusal(() => rig.client.setVringKick(0, rig.event()))).toContain("SET_VRING_KICK before SET_OWNER");
+    expect(rig.refusal(() => rig.client.setVringKick(0, rig.event()))).toContain(
+      "SET_VRING_KICK before SET_OWNER",
+    );
     using pipe = createPipe();
     expect(() => rig.client.setDeviceStateFd("save", pipe.writeEnd)).toThrow("refused to save");
     rig.client.setOwner();
@@ -27,9 +31,10 @@ describe("the owner", () => {
 describe("features", () => {
   test("the handler's own are offered besides the device's, and a device sees only its own", () => {
     using rig = new BackendRig();
-    expect(rig.client.getFeatures() & (1n << 26n | 1n << 28n | 1n << 29n | 1n << 30n | 1n << 32n | 1n << 34n)).toBe(
-      1n << 26n | 1n << 28n | 1n << 29n | 1n << 30n | 1n << 32n | 1n << 34n,
-    );
+    expect(
+      rig.client.getFeatures() &
+        ((1n << 26n) | (1n << 28n) | (1n << 29n) | (1n << 30n) | (1n << 32n) | (1n << 34n)),
+    ).toBe((1n << 26n) | (1n << 28n) | (1n << 29n) | (1n << 30n) | (1n << 32n) | (1n << 34n));
     rig.negotiate(["REPLY_ACK"], 0x5n);
     expect(rig.device.acked).toBe(0x5n);
     expect(rig.handler.session.acked).toBe(0x5n | virtioFeature.VERSION_1 | virtioFeature.PROTOCOL_FEATURES);
@@ -40,7 +45,9 @@ describe("features", () => {
     rig.negotiate(["REPLY_ACK"], 0x1n);
     const before = rig.handler.session.acked;
     expect(rig.refusal(() => rig.client.setFeatures(1n << 20n))).toContain("not offered: bit 20");
-    expect(rig.refusal(() => rig.client.setProtocolFeatures(protocolFeature.XEN_MMAP))).toContain("not offered: XEN_MMAP");
+    expect(rig.refusal(() => rig.client.setProtocolFeatures(protocolFeature.XEN_MMAP))).toContain(
+      "not offered: XEN_MMAP",
+    );
     expect(rig.handler.session.acked).toBe(before);
     expect(rig.device.acked).toBe(0x1n);
   });
@@ -48,7 +55,9 @@ describe("features", () => {
   test("a message whose feature was not negotiated is refused", () => {
     using rig = new BackendRig();
     rig.negotiate(["REPLY_ACK"]);
-    expect(rig.refusal(() => rig.client.setConfig(0, Uint8Array.of(1)))).toContain("SET_CONFIG: needs CONFIG, which was not negotiated");
+    expect(rig.refusal(() => rig.client.setConfig(0, Uint8Array.of(1)))).toContain(
+      "SET_CONFIG: needs CONFIG, which was not negotiated",
+    );
     expect(rig.refusal(() => rig.client.vringKick(0))).toContain("needs INBAND_NOTIFICATIONS");
   });
 
@@ -91,7 +100,10 @@ describe("refusal", () => {
   test.each([0, 46, 999, 1004, 0xffffffff])("message %d is none: refused like any other", (number) => {
     using rig = new BackendRig();
     rig.negotiate(["REPLY_ACK"]);
-    expect(rig.raw(number, new Uint8Array(0), { flags: NEED_REPLY })).toMatchObject({ request: number, flags: REPLY_FLAGS });
+    expect(rig.raw(number, new Uint8Array(0), { flags: NEED_REPLY })).toMatchObject({
+      request: number,
+      flags: REPLY_FLAGS,
+    });
     expect(rig.raw(number)).toBe("closed");
   });
 
@@ -102,21 +114,28 @@ describe("refusal", () => {
     expect(rig.raw(8, new Uint8Array(7), { flags: NEED_REPLY })).toMatchObject(refused);
     expect(rig.raw(3, new Uint8Array(0), { flags: NEED_REPLY, fds: [rig.event()] })).toMatchObject(refused);
     expect(rig.raw(12, Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0), { flags: NEED_REPLY })).toMatchObject(refused);
-    expect(rig.raw(12, Uint8Array.of(0, 1, 0, 0, 0, 0, 0, 0), { flags: NEED_REPLY, fds: [rig.event()] })).toMatchObject(refused);
-    expect(rig.raw(21, new Uint8Array(0), { flags: NEED_REPLY, fds: [rig.event()] })).toMatchObject({ request: 21 });
+    expect(
+      rig.raw(12, Uint8Array.of(0, 1, 0, 0, 0, 0, 0, 0), { flags: NEED_REPLY, fds: [rig.event()] }),
+    ).toMatchObject(refused);
+    expect(rig.raw(21, new Uint8Array(0), { flags: NEED_REPLY, fds: [rig.event()] })).toMatchObject({
+      request: 21,
+    });
     expect(rig.end).toBeUndefined();
   });
 
   test("what makes no sense here is decoded and refused", () => {
     class OddDevice extends TestDevice {
-      override readonly protocolFeatures = protocolFeature.CROSS_ENDIAN | protocolFeature.CRYPTO_SESSION | protocolFeature.XEN_MMAP;
+      override readonly protocolFeatures =
+        protocolFeature.CROSS_ENDIAN | protocolFeature.CRYPTO_SESSION | protocolFeature.XEN_MMAP;
     }
     using rig = new BackendRig({ device: new OddDevice() });
     rig.negotiate(["REPLY_ACK", "CROSS_ENDIAN", "CRYPTO_SESSION"]);
     const state = (index: number, num: number) => payloads.vringState.encode({ index, num });
     expect(rig.raw(23, state(0, 0), { flags: NEED_REPLY })).toMatchObject({ payload: new Uint8Array(8) });
     expect(rig.refusal(() => answered(rig, 23, state(0, 1)))).toContain("big-endian rings are not supported");
-    expect(rig.refusal(() => answered(rig, 27, payloads.value64.encode({ value: 1n })))).toContain("no crypto engine");
+    expect(rig.refusal(() => answered(rig, 27, payloads.value64.encode({ value: 1n })))).toContain(
+      "no crypto engine",
+    );
     expect(rig.refusal(() => answered(rig, 33, undefined, [rig.event()]))).toContain("not a GPU");
     // A reply by nature without an error form: the session ends.
     expect(rig.raw(26, new Uint8Array(16))).toBe("closed");
@@ -125,7 +144,11 @@ describe("refusal", () => {
 
 /** A request with NEED_REPLY; a non-zero acknowledgement throws as the client's own would. */
 function answered(rig: BackendRig, request: number, payload?: Uint8Array, fds: readonly Fd[] = []): void {
-  rig.client.channel.send({ ...rig.table.frontend.get(request)!, payload: { encode: () => payload ?? new Uint8Array(0) } } as never, {} as never, { fds });
+  rig.client.channel.send(
+    { ...rig.table.frontend.get(request)!, payload: { encode: () => payload ?? new Uint8Array(0) } } as never,
+    {} as never,
+    { fds },
+  );
 }
 
 describe("config space", () => {
@@ -134,9 +157,16 @@ describe("config space", () => {
     rig.negotiate(["REPLY_ACK", "CONFIG"]);
     expect([...rig.client.getConfig(8, 8)]).toEqual([2, 0, 0, 0, 0, 0, 0, 0]);
     expect(rig.client.getConfig(0, 16).length).toBe(16);
-    for (const [offset, size] of [[0, 17], [16, 1], [15, 2], [0xffffffff, 1]] as const) {
+    for (const [offset, size] of [
+      [0, 17],
+      [16, 1],
+      [15, 2],
+      [0xffffffff, 1],
+    ] as const) {
       expect(() => rig.client.getConfig(offset, size)).toThrow("has no config bytes");
-      expect(rig.refusal(() => rig.client.setConfig(offset, new Uint8Array(size)))).toContain("of a config space of 16");
+      expect(rig.refusal(() => rig.client.setConfig(offset, new Uint8Array(size)))).toContain(
+        "of a config space of 16",
+      );
     }
     rig.client.setConfig(4, Uint8Array.of(9, 8));
     expect([...rig.client.getConfig(3, 4)]).toEqual([0, 9, 8, 0]);

@@ -58,10 +58,19 @@ describe("addresses", () => {
   test("user addresses are translated; a part outside memory is refused and the ring stays as it was", () => {
     using rig = new BackendRig();
     const ring = rig.negotiate().shareMemory().ring().configure();
-    const address = { index: 0, flags: 0, descriptor: USER_BASE, available: USER_BASE + 0x1000, used: USER_BASE + 0x2000, log: 0 };
+    const address = {
+      index: 0,
+      flags: 0,
+      descriptor: USER_BASE,
+      available: USER_BASE + 0x1000,
+      used: USER_BASE + 0x2000,
+      log: 0,
+    };
     for (const field of ["descriptor", "available", "used"] as const) {
       const outside = { ...address, [field]: USER_BASE + REGION_BYTES };
-      expect(rig.refusal(() => rig.client.setVringAddr(outside))).toContain(`SET_VRING_ADDR.${field}: is in no memory region`);
+      expect(rig.refusal(() => rig.client.setVringAddr(outside))).toContain(
+        `SET_VRING_ADDR.${field}: is in no memory region`,
+      );
     }
     rig.client.setVringKick(0, ring.kick);
     rig.client.setVringEnable(0, true);
@@ -72,8 +81,17 @@ describe("addresses", () => {
     using rig = new BackendRig();
     const ring = rig.negotiate().shareMemory().ring().configure();
     const descriptor = USER_BASE + REGION_BYTES - 0x80;
-    rig.client.setVringAddr({ index: 0, flags: 0, descriptor, available: USER_BASE + 0x1000, used: USER_BASE + 0x2000, log: 0 });
-    expect(rig.refusal(() => rig.client.setVringKick(0, ring.kick))).toContain("is not wholly inside one memory region");
+    rig.client.setVringAddr({
+      index: 0,
+      flags: 0,
+      descriptor,
+      available: USER_BASE + 0x1000,
+      used: USER_BASE + 0x2000,
+      log: 0,
+    });
+    expect(rig.refusal(() => rig.client.setVringKick(0, ring.kick))).toContain(
+      "is not wholly inside one memory region",
+    );
     expect(rig.device.calls).not.toContain("start 0");
   });
 
@@ -98,7 +116,14 @@ describe("what may not change while a ring is started", () => {
     expect(rig.refusal(() => rig.client.setVringKick(0, rig.event()))).toContain("which is started");
     expect(rig.refusal(() => rig.client.setVringNum(0, 8))).toContain("which is started");
     expect(rig.refusal(() => rig.client.setVringBase(0, 8))).toContain("which is started");
-    const moved = { index: 0, flags: 0, descriptor: USER_BASE + 0x8000, available: USER_BASE + 0x1000, used: USER_BASE + 0x2000, log: 0 };
+    const moved = {
+      index: 0,
+      flags: 0,
+      descriptor: USER_BASE + 0x8000,
+      available: USER_BASE + 0x1000,
+      used: USER_BASE + 0x2000,
+      log: 0,
+    };
     expect(rig.refusal(() => rig.client.setVringAddr(moved))).toContain("moves ring 0");
     expect(ring.echo("still here")).toBe("still here");
   });
@@ -143,7 +168,11 @@ describe("GET_VRING_BASE", () => {
 
   test("a packed ring: both positions and their wrap counters", () => {
     using rig = new BackendRig();
-    const ring = rig.negotiate(["REPLY_ACK"], virtioFeature.RING_PACKED).shareMemory().ring(0, { packed: true }).start();
+    const ring = rig
+      .negotiate(["REPLY_ACK"], virtioFeature.RING_PACKED)
+      .shareMemory()
+      .ring(0, { packed: true })
+      .start();
     for (let i = 0; i < 9; i++) expect(ring.echo(`${i}`)).toBe(`${i}`);
     // 9 requests of 2 descriptors in a ring of 16: once around, at 2.
     const at = { availableIndex: 2, availableWrap: false, usedIndex: 2, usedWrap: false };
@@ -175,7 +204,9 @@ describe("GET_VRING_BASE", () => {
     expect(ring.take().length).toBe(1);
     expect(ring.called).toBe(true);
     for (const set of [rig.client.setVringKick, rig.client.setVringCall, rig.client.setVringErr]) {
-      expect(rig.refusal(() => set.call(rig.client, 4, rig.event()))).toContain("is 4, the device has 4 queues");
+      expect(rig.refusal(() => set.call(rig.client, 4, rig.event()))).toContain(
+        "is 4, the device has 4 queues",
+      );
     }
   });
 

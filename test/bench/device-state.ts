@@ -27,7 +27,10 @@ function contest(
   cpus: readonly [number, number],
 ) {
   const contenders: Contender[] = [{ name: "vhu", run: () => viaVhu(context, cpus) }];
-  if (compiled !== undefined) contenders.unshift({ name: "C", run: () => viaPipe(compiled, cpus) });
+  if (compiled !== undefined) {
+    contenders.unshift({ name: "C", run: () => viaPipe(compiled, cpus, "plain") });
+    contenders.push({ name: "C, huge pages", run: () => viaPipe(compiled, cpus, "huge") });
+  }
   const goals = [{ of: "vhu", over: "C", atLeast: 0.8 }];
   return { title: `device state of 1 GiB, ${where}`, unit: "GB/s", contenders, goals };
 }
@@ -45,7 +48,11 @@ async function viaVhu(
   return STATE_BYTES / Number(await outputBeside(backend, frontend));
 }
 
-async function viaPipe(compiled: string, [writerCpu, readerCpu]: readonly [number, number]): Promise<number> {
-  const words = [compiled, STATE_BYTES, STATE_CHUNK_BYTES, writerCpu, readerCpu].map(String);
+async function viaPipe(
+  compiled: string,
+  [writerCpu, readerCpu]: readonly [number, number],
+  pages: "plain" | "huge",
+): Promise<number> {
+  const words = [compiled, STATE_BYTES, STATE_CHUNK_BYTES, writerCpu, readerCpu, pages].map(String);
   return STATE_BYTES / Number(await output({ words }));
 }

@@ -1,16 +1,18 @@
 import { join } from "node:path";
-import type { Bench, BenchContext, Contender } from "./support/bench.ts";
+import type { Bench, BenchContext, Contender, Goal } from "./support/bench.ts";
 import { outputBeside, program } from "./support/processes.ts";
 
 /** Enough for every function on the way to be compiled by the last tier of the JIT. */
-const WARM_UP = 30_000;
-const COUNT = 100_000;
+const WARM_UP = 20_000;
+const COUNT = 50_000;
 const MEMORY_BYTES = 256 * 1024 * 1024;
 
 interface Sides {
   readonly name: string;
   readonly frontend: readonly string[];
   readonly backend: readonly string[];
+  /** How the front-end waits for its answer: round-trip-frontend.ts. */
+  readonly wait?: "in-line" | "loop";
 }
 
 /** GET_FEATURES and its answer, between two processes. */
@@ -19,17 +21,17 @@ export const requestRoundTrip: Bench = {
   meaning: "GET_FEATURES and its answer: BackendClient, UNIX socket, BackendSession",
   memoryBytes: MEMORY_BYTES,
   async prepare(context) {
-    const ours = { frontend: program("round-trip-frontend"), backend: program("round-trip-backend") };
+    const vhu = { frontend: program("round-trip-frontend"), backend: program("round-trip-backend") };
+    const sides: Sides[] = [
+      { name: "vhu", ...vhu },
+      { name: "vhu, with a back-end channel", ...vhu, wait: "loop" },
+    ];
     const compiled = context.compile("round-trip");
-    const sides: Sides[] = [{ name: "vhu", ...ours }];
     if (compiled !== undefined) {
-      const [frontend, backend] = [
-        [compiled, "frontend"],
-        [compiled, "backend"],
-      ];
-      sides.unshift({ name: "C", frontend, backend });
-      sides.push({ name: "vhu front-end, C back-end", frontend: ours.frontend, backend });
-      sides.push({ name: "C front-end, vhu back-end", frontend, backend: ours.backend });
+      const c = { frontend: [compiled, "frontend"], backend: [compiled, "backend"] };
+      sides.unshift({ name: "C", ...c });
+      sides.push({ name: "vhu front-end, C back-end", ...vhu, backend: c.backend });
+      sides.push({ name: "C front-end, vhu back-end", ...vhu, frontend: c.frontend });
     }
     return [
       contest(context, "both processes on one core", sides, [0, 0], [{ of: "vhu", over: "C", atMost: 2 }]),
@@ -43,7 +45,7 @@ function contest(
   where: string,
   sides: readonly Sides[],
   cpus: readonly [number, number],
-  goals: { of: string; over: string; atMost: number }[],
+  goals: readonly Goal[],
 ) {
   const contenders = sides.map((one) => contender(context, one, cpus));
   return { title: `request round trip, ${where}`, unit: "us", contenders, goals };
@@ -62,7 +64,10 @@ function contender(
         .unlink()
         .catch(() => {});
       const backend = { words: [...sides.backend, path], cpu: backendCpu };
-      const frontend = { words: [...sides.frontend, path, `${WARM_UP}`, `${COUNT}`], cpu: frontendCpu };
+      const frontend = {
+        words: [...sides.frontend, path, `${WARM_UP}`, `${COUNT}`, sides.wait ?? "in-line"],
+        cpu: frontendCpu,
+      };
       return Number(await outputBeside(backend, frontend)) / 1000;
     },
   };

@@ -2,7 +2,15 @@ import { describe, expect, test } from "bun:test";
 import { Connection, type Frame } from "../../src/connection/mod.ts";
 import { PeerError, ProtocolError } from "../../src/errors.ts";
 import { MAX_PAYLOAD_BYTES } from "../../src/limits.ts";
-import { createEventFd, disposeAll, type Fd, libc, NativeBuffer, setBufferSizes, UnixSocket } from "../../src/sys/mod.ts";
+import {
+  createEventFd,
+  disposeAll,
+  type Fd,
+  libc,
+  NativeBuffer,
+  setBufferSizes,
+  UnixSocket,
+} from "../../src/sys/mod.ts";
 import { encodeHeader, HEADER_BYTES } from "../../src/wire/mod.ts";
 
 /** A connection, and the bare socket of its peer. */
@@ -32,11 +40,16 @@ function frame(connection: Connection, timeoutMs = 1_000): Frame {
 }
 
 /** Runs a writer in another thread: the bytes, each piece after a pause. */
-async function beside(socket: UnixSocket, pieces: readonly Uint8Array[], pauseMs: number): Promise<Disposable> {
+async function beside(
+  socket: UnixSocket,
+  pieces: readonly Uint8Array[],
+  pauseMs: number,
+  signalPid?: number,
+): Promise<Disposable> {
   const worker = new Worker(new URL("../support/trickle-worker.ts", import.meta.url).href);
   await new Promise<void>((resolve) => {
     worker.onmessage = () => resolve();
-    worker.postMessage({ fd: socket.fd.number, pieces, pauseMs });
+    worker.postMessage({ fd: socket.fd.number, pieces, pauseMs, signalPid });
   });
   return { [Symbol.dispose]: () => worker.terminate() };
 }
@@ -122,7 +135,8 @@ describe("the end", () => {
       if (cut > 0) write(pair.peer, whole.subarray(0, cut));
       pair.peer[Symbol.dispose]();
       if (cut === 0) expect(pair.connection.receive(0)).toBe("closed");
-      else expect(() => pair.connection.receive(0)).toThrow(new PeerError("the peer hung up inside a message"));
+      else
+        expect(() => pair.connection.receive(0)).toThrow(new PeerError("the peer hung up inside a message"));
     }
   });
 
@@ -139,6 +153,16 @@ describe("the end", () => {
   });
 });
 
+test("signals end neither a receive nor a message (EINTR)", async () => {
+  const onSignal = () => {};
+  process.on("SIGUSR2", onSignal);
+  using pair = half();
+  const pieces = Array.from(message(2, PAYLOAD), (byte) => Uint8Array.of(byte));
+  using _worker = await beside(pair.peer, pieces, 2, process.pid);
+  expect([...frame(pair.connection).payload]).toEqual([...PAYLOAD]);
+  process.off("SIGUSR2", onSignal);
+});
+
 describe("deadlines", () => {
   test("nothing within the time is nothing", async () => {
     using pair = half();
@@ -153,7 +177,11 @@ describe("deadlines", () => {
     expect(() => stalled.connection.receive(0)).toThrow("stopped inside a message for 30 ms");
     using trickled = half(60);
     const bytes = message(2, new Uint8Array(2000));
-    using _worker = await beside(trickled.peer, Array.from(bytes, (byte) => Uint8Array.of(byte)), 10);
+    using _worker = await beside(
+      trickled.peer,
+      Array.from(bytes, (byte) => Uint8Array.of(byte)),
+      10,
+    );
     expect(() => trickled.connection.receive(1_000)).toThrow("stopped inside a message for 60 ms");
   });
 
@@ -181,6 +209,7 @@ function sendManyFds(socket: UnixSocket, fds: readonly Fd[], count: number): voi
   block.setPointer(control, 16 + count * 4);
   block.view.setInt32(control + 8, 1, true);
   block.view.setInt32(control + 12, 1, true);
-  for (let i = 0; i < count; i++) block.view.setInt32(control + 16 + i * 4, fds[i % fds.length]!.number, true);
+  for (let i = 0; i < count; i++)
+    block.view.setInt32(control + 16 + i * 4, fds[i % fds.length]!.number, true);
   expect(libc.sendmsg(socket.fd.number, block.address, 0)).toBe(HEADER_BYTES);
 }

@@ -1,8 +1,22 @@
 import { describe, expect, test } from "bun:test";
-import { type Answer, Connection, PendingReply, RequestChannel, type RequestHandlers, RequestServer } from "../../src/connection/mod.ts";
+import {
+  type Answer,
+  Connection,
+  PendingReply,
+  RequestChannel,
+  type RequestHandlers,
+  RequestServer,
+} from "../../src/connection/mod.ts";
 import { PeerError, ProtocolError, StateError } from "../../src/errors.ts";
 import { createEventFd, disposeAll } from "../../src/sys/mod.ts";
-import { frontendMessages, headerFlag, payloads, REPLY_FLAGS, tableFor, dialects } from "../../src/wire/mod.ts";
+import {
+  dialects,
+  frontendMessages,
+  headerFlag,
+  payloads,
+  REPLY_FLAGS,
+  tableFor,
+} from "../../src/wire/mod.ts";
 
 const { GET_FEATURES, SET_FEATURES, GET_QUEUE_NUM, SET_OWNER } = frontendMessages;
 
@@ -49,7 +63,9 @@ describe("asking", () => {
   test("a non-zero acknowledgement is a refusal, after which the channel goes on", () => {
     using pair = channel(answering(undefined, REPLY_FLAGS, u64(3n)));
     pair.channel.replyAck = true;
-    expect(() => pair.channel.send(SET_FEATURES, { value: 1n })).toThrow("refused SET_FEATURES (it answered 3)");
+    expect(() => pair.channel.send(SET_FEATURES, { value: 1n })).toThrow(
+      "refused SET_FEATURES (it answered 3)",
+    );
     expect(pair.channel.call(GET_FEATURES, {}).reply.value).toBe(3n);
   });
 
@@ -96,7 +112,15 @@ describe("asking", () => {
     using pair = new RequestChannel(ours);
     using _peer = peer;
     const fill = () => {
-      for (let i = 0; i < 100_000; i++) pair.notify(frontendMessages.SET_VRING_ADDR, { index: 0, flags: 0, descriptor: 0, used: 0, available: 0, log: 0 });
+      for (let i = 0; i < 100_000; i++)
+        pair.notify(frontendMessages.SET_VRING_ADDR, {
+          index: 0,
+          flags: 0,
+          descriptor: 0,
+          used: 0,
+          available: 0,
+          log: 0,
+        });
     };
     expect(fill).toThrow("took no bytes");
     expect(pair.isBroken).toBe(true);
@@ -128,7 +152,12 @@ describe("answering", () => {
       failure: () => undefined,
       ...handlers,
     };
-    return { server: new RequestServer(ours, all), peer, ours, [Symbol.dispose]: () => disposeAll([ours, peer]) };
+    return {
+      server: new RequestServer(ours, all),
+      peer,
+      ours,
+      [Symbol.dispose]: () => disposeAll([ours, peer]),
+    };
   }
   const ack = headerFlag.VERSION | headerFlag.NEED_REPLY;
 

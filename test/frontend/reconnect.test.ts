@@ -13,10 +13,15 @@ const REQUESTS = 1_500;
 const TYPE = { name: "test", id: 63, minQueues: 1 };
 
 function optionsFor(packed: boolean): FrontendOptions {
-  return { type: TYPE, baseFeatures: baseFeatures | (packed ? virtioFeature.RING_PACKED : 0n), queueCount: 1 };
+  return {
+    type: TYPE,
+    baseFeatures: baseFeatures | (packed ? virtioFeature.RING_PACKED : 0n),
+    queueCount: 1,
+  };
 }
 
-const driverFeatures = (packed: boolean) => virtioFeature.VERSION_1 | (packed ? virtioFeature.RING_PACKED : 0n);
+const driverFeatures = (packed: boolean) =>
+  virtioFeature.VERSION_1 | (packed ? virtioFeature.RING_PACKED : 0n);
 
 describe.each([false, true])("packed: %p", (packed) => {
   test("a device that is killed under load, three times: every request comes back exactly once", async () => {
@@ -25,7 +30,10 @@ describe.each([false, true])("packed: %p", (packed) => {
     using stack = new DisposableStack();
     let backend = stack.use(await SpawnedBackend.start({ slow: true }));
     let lost = 0;
-    let frontend = new VhostUserFrontend(backend.connect(), loop, { ...optionsFor(packed), onDisconnect: () => lost++ });
+    let frontend = new VhostUserFrontend(backend.connect(), loop, {
+      ...optionsFor(packed),
+      onDisconnect: () => lost++,
+    });
     frontend.ackFeatures(driverFeatures(packed));
     frontend.activate(driver.regions, driver.interrupt, [driver.setup]);
     for (const killAt of [300, 700, 1_100, REQUESTS]) {
@@ -45,7 +53,9 @@ describe.each([false, true])("packed: %p", (packed) => {
     }
     expect(lost).toBe(3);
     expect(driver.outstanding).toBe(0);
-    expect([...driver.completed].sort((a, b) => a - b)).toEqual(Array.from({ length: REQUESTS }, (_, i) => i));
+    expect([...driver.completed].sort((a, b) => a - b)).toEqual(
+      Array.from({ length: REQUESTS }, (_, i) => i),
+    );
     frontend[Symbol.dispose]();
   }, 30_000);
 });
@@ -66,8 +76,11 @@ describe("what is refused", () => {
     const old = new VhostUserFrontend(pairOf(loop, new TestDevice(1, 0x3n), stack), loop, options);
     old.ackFeatures(0x3n | virtioFeature.VERSION_1);
     old.activate(driver.regions, driver.interrupt, [driver.setup]);
-    const retry = (device: TestDevice) => reconnect(old, pairOf(loop, device, stack), driver.regions, driver.interrupt, [driver.setup]);
-    expect(() => retry(new TestDevice(1, 0x1n))).toThrow(new CompatibilityError("the new back-end lacks what the driver uses: bit 1"));
+    const retry = (device: TestDevice) =>
+      reconnect(old, pairOf(loop, device, stack), driver.regions, driver.interrupt, [driver.setup]);
+    expect(() => retry(new TestDevice(1, 0x1n))).toThrow(
+      new CompatibilityError("the new back-end lacks what the driver uses: bit 1"),
+    );
     expect(old.inflight).toBeDefined();
     const next = retry(new TestDevice(1, 0x7n));
     driver.fill(3);
@@ -82,14 +95,25 @@ describe("what is refused", () => {
     using loop = new EventLoop();
     using stack = new DisposableStack();
     using driver = new EchoDriver();
-    const options = { ...optionsFor(false), ...channel(loop), allowedProtocolFeatures: ["REPLY_ACK", "MQ"] as const };
+    const options = {
+      ...optionsFor(false),
+      ...channel(loop),
+      allowedProtocolFeatures: ["REPLY_ACK", "MQ"] as const,
+    };
     const old = new VhostUserFrontend(pairOf(loop, new TestDevice(1), stack), loop, options);
     old.ackFeatures(virtioFeature.VERSION_1);
     old.activate(driver.regions, driver.interrupt, [driver.setup]);
     driver.fill(2);
     for (let i = 0; i < 10; i++) loop.runOnce(0);
     const again = (completesInOrder: boolean) =>
-      reconnect(old, pairOf(loop, new SlowDevice(loop, 1), stack), driver.regions, driver.interrupt, [driver.setup], { completesInOrder });
+      reconnect(
+        old,
+        pairOf(loop, new SlowDevice(loop, 1), stack),
+        driver.regions,
+        driver.interrupt,
+        [driver.setup],
+        { completesInOrder },
+      );
     expect(() => again(false)).toThrow("kept no inflight buffer");
     using next = again(true);
     driver.fill(4);

@@ -5,8 +5,8 @@
 import { DeviceService } from "../../src/backend/mod.ts";
 import { EventLoop, UnixListener } from "../../src/sys/mod.ts";
 import { dialects, tableFor } from "../../src/wire/mod.ts";
-import type { BackendProcessOptions } from "./spawn-backend.ts";
 import { SlowDevice } from "./slow-device.ts";
+import type { BackendProcessOptions } from "./spawn-backend.ts";
 import { stateBulk } from "./state-bulk.ts";
 import { TestDevice } from "./test-device.ts";
 
@@ -28,7 +28,9 @@ frontend.get = (number) => {
 new DeviceService(device, UnixListener.listen(path), loop, {
   table: { ...table, frontend },
   onSessionEnd: (end) => {
-    console.log(JSON.stringify({ end: end.kind, messages: messages.splice(0), received: device.bulkReceived }));
+    console.log(
+      JSON.stringify({ end: end.kind, messages: messages.splice(0), received: device.bulkReceived }),
+    );
   },
 });
 console.log("ready");

@@ -1,7 +1,12 @@
 import { Interrupt, type QueueSetup, type SharedRegion } from "../../src/frontend/mod.ts";
 import { GuestMemory } from "../../src/memory/mod.ts";
 import { createEventFd, createMemfd, signalEvent } from "../../src/sys/mod.ts";
-import { createDriverRing, type DriverRing, INITIAL_PACKED_BASE, type RingLayout } from "../../src/vring/mod.ts";
+import {
+  createDriverRing,
+  type DriverRing,
+  INITIAL_PACKED_BASE,
+  type RingLayout,
+} from "../../src/vring/mod.ts";
 
 const MEMORY_BYTES = 1 << 20;
 const USER_BASE = 0x7f00_0000_0000;
@@ -29,7 +34,16 @@ export class EchoDriver implements Disposable {
     this.memory.addRegion(layout, fd.duplicate());
     this.regions = [{ layout, fd }];
     const base = packed ? INITIAL_PACKED_BASE : 0;
-    this.#layout = { size, descriptor: 0, available: 0x10000, used: 0x20000, packed, eventIdx: false, indirect: false, base };
+    this.#layout = {
+      size,
+      descriptor: 0,
+      available: 0x10000,
+      used: 0x20000,
+      packed,
+      eventIdx: false,
+      indirect: false,
+      base,
+    };
     this.#driver = createDriverRing(this.memory, this.#layout);
     this.#slots = Array.from({ length: size }, (_, i) => i);
   }

@@ -67,14 +67,17 @@ export class SpawnedBackend implements Disposable {
 
   async #line(): Promise<string> {
     const { value, done } = await this.#lines.next();
-    if (done) throw new Error(`the back-end process ended (${this.process.exitCode ?? this.process.signalCode})`);
+    if (done)
+      throw new Error(`the back-end process ended (${this.process.exitCode ?? this.process.signalCode})`);
     return value;
   }
 }
 
 async function* linesOf(stream: ReadableStream<Uint8Array>): AsyncGenerator<string> {
   let rest = "";
-  for await (const chunk of stream.pipeThrough(new TextDecoderStream() as never) as unknown as AsyncIterable<string>) {
+  for await (const chunk of stream.pipeThrough(
+    new TextDecoderStream() as never,
+  ) as unknown as AsyncIterable<string>) {
     const lines = (rest + chunk).split("\n");
     rest = lines.pop() ?? "";
     yield* lines;

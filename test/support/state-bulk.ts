@@ -6,7 +6,8 @@ export function* stateBulk(sizeBytes: number): Generator<Uint8Array> {
   const words = new Uint32Array(piece.buffer);
   let state = 1;
   for (let left = sizeBytes; left > 0; left -= PIECE_BYTES) {
-    for (let i = 0; i < words.length; i += 64) words[i] = state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    for (let i = 0; i < words.length; i += 64)
+      words[i] = state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
     yield piece.subarray(0, Math.min(left, PIECE_BYTES));
   }
 }

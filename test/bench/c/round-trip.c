@@ -1,6 +1,6 @@
 /* The yardstick of the request round trip: GET_FEATURES as the protocol frames it, and nothing else around it.
- *   round-trip backend PATH             serves one front-end until it hangs up
- *   round-trip frontend PATH WARMUP N   prints the nanoseconds of one round trip, the mean of N
+ *   round-trip backend PATH                     serves one front-end until it hangs up
+ *   round-trip frontend PATH WARMUP N in-line   prints the nanoseconds of one round trip, the mean of N
  * A request is one sendmsg of 12 bytes; a reply is one of 20, received as 12 and then 8 bytes with room for 8 fds,
  * because asking for more than a header could join two messages. */
 #include <stdint.h>
@@ -99,7 +99,7 @@ static void frontend(const char *path, long warm_up, long count) {
 
 int main(int argc, char **argv) {
   if (argc == 3 && strcmp(argv[1], "backend") == 0) backend(argv[2]);
-  else if (argc == 5 && strcmp(argv[1], "frontend") == 0) frontend(argv[2], atol(argv[3]), atol(argv[4]));
+  else if (argc == 6 && strcmp(argv[1], "frontend") == 0) frontend(argv[2], atol(argv[3]), atol(argv[4]));
   else return 2;
   return 0;
 }

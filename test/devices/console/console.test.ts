@@ -1,7 +1,11 @@
 import { describe, expect, test } from "bun:test";
 import { BufferEnd, ConsoleDevice, consoleFeature } from "../../../devices/console/mod.ts";
 import { CompatibilityError, FormatError } from "../../../src/errors.ts";
-import { MAX_CONSOLE_CHAIN_BYTES, MAX_CONSOLE_QUEUE_BYTES } from "../../../src/limits.ts";
+import {
+  MAX_CONSOLE_CHAIN_BYTES,
+  MAX_CONSOLE_QUEUE_BYTES,
+  MAX_CONSOLE_SAVED_INPUT_BYTES,
+} from "../../../src/limits.ts";
 import { encodeState } from "../../../src/state/mod.ts";
 import { RingError } from "../../../src/vring/mod.ts";
 import { loadDevice, saveDevice } from "../../support/device-state.ts";
@@ -219,6 +223,7 @@ describe("state", () => {
     expect(Buffer.compare(saveDevice(con.device), before)).toBe(0);
   });
 
+  // A version 1 state, which is upgraded and then checked as any other.
   const good = { columns: 1, rows: 1, toGuest: new Uint8Array(0), toHost: new Uint8Array(0) };
   const own = { deviceType: "console", version: 1, oldestCompatibleVersion: 1, features: 0n };
   test.each([
@@ -229,7 +234,12 @@ describe("state", () => {
       good,
       CompatibilityError,
     ],
-    ["too much input", own, { ...good, toGuest: new Uint8Array(MAX_CONSOLE_QUEUE_BYTES + 1) }, FormatError],
+    [
+      "too much input",
+      own,
+      { ...good, toGuest: new Uint8Array(MAX_CONSOLE_SAVED_INPUT_BYTES + 1) },
+      FormatError,
+    ],
     ["text for bytes", own, { ...good, toHost: "x" }, FormatError],
     ["a size that does not fit", own, { ...good, columns: 65536 }, FormatError],
   ])("%s is refused, and the device stays as it was", (_, header, value, kind) => {

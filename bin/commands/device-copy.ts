@@ -1,0 +1,53 @@
+import type { Command } from "commander";
+import { action, addCommand, type CommandContext } from "../command.ts";
+import { formatBytes, formatDuration } from "../output/format.ts";
+
+export function registerDeviceCopy(parent: Command): void {
+  addCommand(parent, {
+    usage: "copy <device> <target>",
+    description: `copy a running disk's image as it is at one point in time
+
+Suspends the device, unless it is suspended already, copies the image and lets it go on: every write that the guest saw
+completed before is in the copy, whole, and none that came after. Where the file system can share data (btrfs, xfs) this
+takes an instant; elsewhere the guest's disk stands still for as long as the copy takes. What a guest had yet to write
+back is not on its disk: freeze its file systems first (fsfreeze) where that matters.
+
+The target has mode 0600 and appears under its name when it is whole; what had the name is replaced. When the copy fails, is
+interrupted or killed, the device goes on.`,
+    examples: [
+      ["vhu device copy device:/run/disk.ctl backup.raw", "while the guest runs"],
+      ["vhu device copy device:/run/disk.ctl backup.raw --json", "progress as JSON lines"],
+    ],
+    exitStatus: {
+      1: "the copy failed, and nothing is left of it",
+      2: "the command line is wrong, the device has no image, or the target is that image",
+      5: "no device answers there, or it ended meanwhile",
+    },
+  }).action(action(copy));
+}
+
+async function copy({ output, signal }: CommandContext, address: string, target: string): Promise<undefined> {
+  const { DeviceControlClient } = await import("../device/device-control-client.ts");
+  const { checkTarget, copyImage } = await import("../device/copy-image.ts");
+  const { TargetFile } = await import("../device/target-file.ts");
+  using client = DeviceControlClient.connect(address, signal);
+  const { sizeBytes } = checkTarget(await client.status({ command: "status" }), target);
+  using file = new TargetFile(target);
+  const startMs = performance.now();
+  await client.status({ command: "suspend", hold: "connection" });
+  using image = await client.image();
+  let method: "reflink" | "copy";
+  {
+    using progress = output.progress("copying");
+    const onProgress = (doneBytes: number) => progress.update({ doneBytes, totalBytes: sizeBytes });
+    method = await copyImage(image, sizeBytes, file.fd, { signal, onProgress });
+  }
+  // The guest goes on before the copy is made durable, which can take longer than all the rest.
+  client[Symbol.dispose]();
+  const suspendedMs = performance.now() - startMs;
+  file.publish();
+  output.summary({ target, sizeBytes, method, suspendedMs: Math.round(suspendedMs) }, () => [
+    `${target}: ${formatBytes(sizeBytes)}, ${method === "reflink" ? "sharing its data with the image" : "copied"}; the disk stood still for ${formatDuration(suspendedMs)}`,
+  ]);
+  return undefined;
+}

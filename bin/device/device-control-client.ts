@@ -1,0 +1,69 @@
+import { ControlConnection } from "../../migrate/mod.ts";
+import { PeerError, VhuError } from "../../src/errors.ts";
+import { connectUnix, disposeAll, type Fd } from "../../src/sys/mod.ts";
+import { parseAddressOf } from "../address.ts";
+import {
+  type DeviceControlRequest,
+  type DeviceStatus,
+  deviceControlAnswer,
+  deviceStatus,
+} from "./device-control-protocol.ts";
+
+/** Longer than a device's rings may take to drain (DEFAULT_DRAIN_TIMEOUT_MS). */
+const TIMEOUT_MS = 60_000;
+
+/** An error that the device reported: its code and exit status are the device's. */
+class DeviceControlError extends VhuError {
+  override readonly exitStatus: number;
+  constructor(error: { readonly code: string; readonly message: string; readonly exitStatus: number }) {
+    super(error.code, error.message);
+    this.exitStatus = error.exitStatus;
+  }
+}
+
+/** Talks to the control socket of a `vhu device run`. */
+export class DeviceControlClient implements Disposable {
+  private constructor(
+    readonly connection: ControlConnection,
+    readonly signal: AbortSignal,
+  ) {}
+
+  /** @param address "device:PATH" @throws UsageError, PeerError when no device listens there */
+  static connect(address: string, signal: AbortSignal): DeviceControlClient {
+    const { path } = parseAddressOf(address, "device", ["device"]);
+    return new DeviceControlClient(new ControlConnection(connectUnix(path), "the device"), signal);
+  }
+
+  /** @throws PeerError, or what the device reports */
+  async status(request: Exclude<DeviceControlRequest, { command: "image" }>): Promise<DeviceStatus> {
+    const { result, fds } = await this.#request(request);
+    disposeAll(fds);
+    const status = deviceStatus.safeParse(result);
+    if (!status.success) throw new PeerError("the device's answer is not one of vhu's control protocol");
+    return status.data;
+  }
+
+  /** The image of a device that this connection holds suspended. The caller's to close. */
+  async image(): Promise<Fd> {
+    const { fds } = await this.#request({ command: "image" });
+    const [image, ...others] = fds;
+    disposeAll(others);
+    if (image === undefined) throw new PeerError("the device sent no image");
+    return image;
+  }
+
+  /** Ends the connection, and with it its hold. */
+  [Symbol.dispose](): void {
+    this.connection[Symbol.dispose]();
+  }
+
+  async #request(request: DeviceControlRequest): Promise<{ result: unknown; fds: Fd[] }> {
+    this.connection.send(request);
+    const { body, fds } = await this.connection.receiveAsync(TIMEOUT_MS, this.signal);
+    const answer = deviceControlAnswer.safeParse(body);
+    if (answer.data?.ok) return { result: answer.data.result, fds };
+    disposeAll(fds);
+    if (answer.success) throw new DeviceControlError(answer.data.error);
+    throw new PeerError("the device's answer is not one of vhu's control protocol");
+  }
+}

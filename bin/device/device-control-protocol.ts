@@ -1,0 +1,33 @@
+import { z } from "zod";
+
+/** What the control socket of `vhu device run` understands; JSON in the framing of a machine's control socket. */
+export const deviceControlRequest = z.discriminatedUnion("command", [
+  z.strictObject({ command: z.literal("status") }),
+  /** `hold: "connection"`: the device goes on by itself when the connection ends. */
+  z.strictObject({ command: z.literal("suspend"), hold: z.enum(["connection", "until-resumed"]) }),
+  /** Ends a suspension "until-resumed". Another connection's hold stays. */
+  z.strictObject({ command: z.literal("resume") }),
+  /** Only while this connection holds the device suspended. Fd: the image, for reading. */
+  z.strictObject({ command: z.literal("image") }),
+]);
+export type DeviceControlRequest = z.infer<typeof deviceControlRequest>;
+
+export const deviceStatus = z.object({
+  type: z.string(),
+  pid: z.number(),
+  runState: z.enum(["running", "suspended"]),
+  /** How many connections hold it suspended, e.g. copies under way. */
+  holds: z.number(),
+  frontendConnected: z.boolean(),
+  image: z.object({ path: z.string(), capacityBytes: z.number(), readOnly: z.boolean() }).optional(),
+});
+export type DeviceStatus = z.infer<typeof deviceStatus>;
+
+/** Every answer: a result, or what went wrong with the exit status that it stands for. */
+export const deviceControlAnswer = z.union([
+  z.object({ ok: z.literal(true), result: z.unknown() }),
+  z.object({
+    ok: z.literal(false),
+    error: z.object({ code: z.string(), message: z.string(), exitStatus: z.number() }),
+  }),
+]);

@@ -1,0 +1,163 @@
+import { BlkDevice } from "../../devices/blk/mod.ts";
+import { ControlConnection } from "../../migrate/mod.ts";
+import type { VhostUserDevice } from "../../src/backend/mod.ts";
+import { CompatibilityError, StateError, UsageError, VhuError } from "../../src/errors.ts";
+import type { Logger } from "../../src/logger.ts";
+import { disposeAll, type EventLoop, type Fd, O, openFile, POLL, UnixListener } from "../../src/sys/mod.ts";
+import {
+  type DeviceControlRequest,
+  type DeviceStatus,
+  deviceControlRequest,
+} from "./device-control-protocol.ts";
+
+/** What the control socket controls. */
+export interface Controlled {
+  readonly device: VhostUserDevice;
+  readonly service: { readonly isConnected: boolean; pauseAll(): void; resumeAll(): void };
+  readonly loop: EventLoop;
+  readonly logger: Logger;
+}
+
+interface Answer {
+  readonly result?: unknown;
+  /** Closed once it was sent. */
+  readonly fd?: Fd;
+}
+
+/**
+ * The control socket of `vhu device run`, served on the device's own loop. The device is suspended for as long as somebody
+ * said "until resumed", or a connection holds it: a copy that dies leaves the device running.
+ */
+export class DeviceControl implements Disposable {
+  readonly #listener: UnixListener;
+  readonly #connections = new Set<ControlConnection>();
+  readonly #holders = new Set<ControlConnection>();
+  #untilResumed = false;
+
+  /** @throws UsageError when the path is taken */
+  constructor(
+    path: string,
+    readonly controlled: Controlled,
+  ) {
+    this.#listener = UnixListener.listen(path);
+    controlled.loop.watch(this.#listener.fd, POLL.IN, () => this.#accept());
+  }
+
+  [Symbol.dispose](): void {
+    this.controlled.loop.unwatch(this.#listener.fd);
+    for (const connection of [...this.#connections]) this.#close(connection);
+    this.#listener[Symbol.dispose]();
+  }
+
+  get #isSuspended(): boolean {
+    return this.#untilResumed || this.#holders.size > 0;
+  }
+
+  #accept(): void {
+    const connection = new ControlConnection(this.#listener.accept(), "the client");
+    this.#connections.add(connection);
+    this.controlled.loop.watch(connection.socket.fd, POLL.IN, () => this.#onReadable(connection));
+  }
+
+  #onReadable(connection: ControlConnection): void {
+    try {
+      const message = connection.receive();
+      if (message === undefined) {
+        this.#end(connection);
+        return;
+      }
+      disposeAll(message.fds);
+      this.#serve(connection, message.body);
+    } catch (error) {
+      if (!(error instanceof VhuError)) throw error;
+      this.controlled.logger.warn(`control connection closed: ${error.message}`);
+      this.#end(connection);
+    }
+  }
+
+  #serve(connection: ControlConnection, body: unknown): void {
+    let answer: Answer = {};
+    try {
+      const request = deviceControlRequest.safeParse(body);
+      if (!request.success)
+        throw new UsageError(`not a control request: ${request.error.issues[0]?.message}`);
+      answer = this.#handle(connection, request.data);
+    } catch (error) {
+      if (!(error instanceof VhuError)) throw error;
+      const { code, message, exitStatus } = error;
+      connection.send({ ok: false, error: { code, message, exitStatus } });
+      return;
+    }
+    using _fd = answer.fd;
+    connection.send({ ok: true, result: answer.result ?? {} }, answer.fd === undefined ? [] : [answer.fd]);
+  }
+
+  #handle(connection: ControlConnection, request: DeviceControlRequest): Answer {
+    switch (request.command) {
+      case "status":
+        return { result: this.#status() };
+      case "suspend":
+        if (!this.#isSuspended) this.#suspend();
+        if (request.hold === "connection") this.#holders.add(connection);
+        else this.#untilResumed = true;
+        return { result: this.#status() };
+      case "resume":
+        this.#release(() => {
+          this.#untilResumed = false;
+        });
+        return { result: this.#status() };
+      case "image":
+        return this.#image(connection);
+    }
+  }
+
+  #status(): DeviceStatus {
+    const { device, service } = this.controlled;
+    const status: DeviceStatus = {
+      type: device.deviceType,
+      pid: process.pid,
+      runState: this.#isSuspended ? "suspended" : "running",
+      holds: this.#holders.size,
+      frontendConnected: service.isConnected,
+    };
+    if (!(device instanceof BlkDevice)) return status;
+    const { path, capacityBytes, readOnly } = device.image;
+    return { ...status, image: { path, capacityBytes, readOnly } };
+  }
+
+  /** Opened anew through /proc: a client must not get our right to write, and the path may name another file by now. */
+  #image(connection: ControlConnection): Answer {
+    const { device } = this.controlled;
+    if (!(device instanceof BlkDevice))
+      throw new CompatibilityError(`a ${device.deviceType} device has no image`);
+    if (!this.#holders.has(connection))
+      throw new StateError("the image of a device that runs; suspend it first");
+    return { fd: openFile(`/proc/self/fd/${device.image.fd.number}`, O.RDONLY) };
+  }
+
+  #suspend(): void {
+    this.controlled.service.pauseAll();
+    this.controlled.logger.info("suspended by the control socket");
+  }
+
+  /** The device goes on when `change` took away the last reason against it. */
+  #release(change: () => void): void {
+    const wasSuspended = this.#isSuspended;
+    change();
+    if (!wasSuspended || this.#isSuspended) return;
+    this.controlled.service.resumeAll();
+    this.controlled.logger.info("resumed");
+  }
+
+  #end(connection: ControlConnection): void {
+    this.#release(() => this.#holders.delete(connection));
+    this.#close(connection);
+  }
+
+  #close(connection: ControlConnection): void {
+    this.controlled.loop.unwatch(connection.socket.fd);
+    connection[Symbol.dispose]();
+    this.#connections.delete(connection);
+    this.#holders.delete(connection);
+  }
+}

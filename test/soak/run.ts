@@ -1,0 +1,57 @@
+/** `npm run soak [NAME…]`: the long runs, one after the other, with their figures. Without names all of them. */
+import { fuzz, fuzzRequests } from "../fuzz/protocol.ts";
+import { measureStateTransfer } from "./state-transfer.ts";
+
+/** A long run; it throws when something is off. Add yours to the list. */
+export interface Soak {
+  readonly name: string;
+  readonly what: string;
+  run(): unknown;
+}
+
+const GROWTH_LIMIT_MIB = 32;
+const EXTRA_LIMIT_MIB = 128;
+
+export const soaks: readonly Soak[] = [
+  {
+    name: "protocol",
+    what: "100,000 random messages to a back-end",
+    run: () => withoutGrowth(fuzz(20261123, 100_000)),
+  },
+  {
+    name: "requests",
+    what: "100,000 random back-end requests to a front-end",
+    run: () => withoutGrowth(fuzzRequests(20261123, 100_000)),
+  },
+  {
+    name: "device-state",
+    what: "1 GiB of device state there and back, in two processes",
+    run: async () => {
+      const figures = await measureStateTransfer(2 ** 30);
+      const most = Math.max(figures.frontendExtraMiB, figures.backendExtraMiB);
+      if (most >= EXTRA_LIMIT_MIB)
+        throw new Error(`${most} MiB of extra memory, the limit is ${EXTRA_LIMIT_MIB}`);
+      return figures;
+    },
+  },
+];
+
+/** The first quarter fills the caches of the engine; what is added after the second is growth. */
+function withoutGrowth<T extends { readonly rssMiB: readonly number[] }>(report: T): T {
+  const growth = report.rssMiB.at(-1)! - report.rssMiB[1]!;
+  if (growth > GROWTH_LIMIT_MIB) throw new Error(`memory grew by ${growth} MiB: ${report.rssMiB.join(", ")}`);
+  return report;
+}
+
+if (import.meta.main) {
+  const names = process.argv.slice(2);
+  const chosen = soaks.filter(({ name }) => names.length === 0 || names.includes(name));
+  if (chosen.length === 0)
+    throw new Error(`no such soak; there are ${soaks.map(({ name }) => name).join(", ")}`);
+  for (const { name, what, run } of chosen) {
+    console.log(`${name}: ${what}`);
+    const startMs = performance.now();
+    console.log(await run());
+    console.log(`${name}: ${((performance.now() - startMs) / 1000).toFixed(1)} s\n`);
+  }
+}
