@@ -51,6 +51,8 @@ export interface VmDriver extends Disposable {
   prepareLoad(source: VmSource, options?: MoveOptions): Promise<void>;
   /** Lets the machine run (again). After a failed save: as it was before. */
   resume(): Promise<void>;
+  /** Leaves a prepared machine as it is, for somebody to resume later. */
+  leavePrepared(): Promise<void>;
   /** Ends the machine: the source after `--stop`, or what a failed load has built. */
   discard(): Promise<void>;
 }

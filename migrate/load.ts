@@ -15,7 +15,8 @@ export async function loadMachine(
   try {
     await driver.prepareLoad(reader, options);
     options.signal?.throwIfAborted();
-    if (!options.paused) await driver.resume();
+    if (options.paused) await driver.leavePrepared();
+    else await driver.resume();
   } catch (error) {
     await discardQuietly(driver);
     throw error;

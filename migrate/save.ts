@@ -29,8 +29,8 @@ export async function saveMachine(
   options: SaveOptions,
 ): Promise<SaveResult> {
   requirePassed(await driver.preflight());
-  const { runState } = await driver.describe();
-  const header = { writer: options.writer, runState, labels: { ...options.labels } };
+  const { name, runState } = await driver.describe();
+  const header = { writer: options.writer, runState, machine: { name }, labels: { ...options.labels } };
   using writer =
     typeof target === "string" ? SnapshotWriter.toFile(target, header) : SnapshotWriter.toFd(target, header);
   let isDone = false;

@@ -30,12 +30,15 @@ async function copy({ output, signal }: CommandContext, address: string, target:
   const { DeviceControlClient } = await import("../device/device-control-client.ts");
   const { checkTarget, copyImage } = await import("../device/copy-image.ts");
   const { TargetFile } = await import("../device/target-file.ts");
+  const { syncFile } = await import("../../src/sys/mod.ts");
   using client = DeviceControlClient.connect(address, signal);
   const { sizeBytes } = checkTarget(await client.status({ command: "status" }), target);
   using file = new TargetFile(target);
+  using image = await client.image();
+  // What is not on disk yet would be written while the guest waits: data can be shared only once they are there.
+  syncFile(image);
   const startMs = performance.now();
   await client.status({ command: "suspend", hold: "connection" });
-  using image = await client.image();
   let method: "reflink" | "copy";
   {
     using progress = output.progress("copying");

@@ -9,6 +9,7 @@ import { vhuCommand } from "../vhu-command.ts";
 interface RunOptions {
   readonly socket?: string;
   readonly incoming?: boolean;
+  readonly endWithLoader?: boolean;
 }
 
 export function registerMachineRun(parent: Command): void {
@@ -31,6 +32,10 @@ waits for \`vhu migrate load SNAPSHOT machine:PATH\`.`,
   })
     .option("--socket <path>", "control socket, instead of the file's")
     .option("--incoming", "wait for a machine to be loaded")
+    .option(
+      "--end-with-loader",
+      "with --incoming: end when whoever loads is gone before the machine is there",
+    )
     .action(action((context, file: string | undefined, options: RunOptions) => run(context, file, options)));
 }
 
@@ -45,10 +50,14 @@ async function run(context: CommandContext, file: string | undefined, options: R
   if (socket === undefined) throw new UsageError("--incoming needs --socket PATH");
   const { output, signal } = context;
   using loop = new EventLoop();
-  using host = new MachineHost(loop, { programs: { vhu: vhuCommand, version }, logger: output.log }, config);
+  using host = new MachineHost(
+    loop,
+    { programs: { vhu: vhuCommand, version }, endsWithLoader: options.endWithLoader, logger: output.log },
+    config,
+  );
+  if (config !== undefined) host.machine.start();
   using _control = new ControlServer(socket, host, loop, output.log);
   signal.addEventListener("abort", () => loop.stop());
-  if (config !== undefined) host.machine.start();
   output.status(`ready, machine:${socket}`, { type: "ready", socket, pid: process.pid });
   if (!signal.aborted) await loop.run();
   const status = (signal.reason as { exitStatus?: number } | undefined)?.exitStatus ?? 0;

@@ -95,7 +95,11 @@ async function loadIntoNewMachine(
   }
   requireMayStart(reader.root, { own: new OwnSnapshots(), trust: options.trust ?? false });
   const socket = options.socket ?? parseMachineConfig(machine, "manifest").socket;
-  using process = MachineProcess.start(vhuCommand, ["--incoming", "--socket", socket], socket);
+  using process = MachineProcess.start(
+    vhuCommand,
+    ["--incoming", "--end-with-loader", "--socket", socket],
+    socket,
+  );
   using driver = await process.connect(context.signal);
   await loadMachine(driver, reader, moveOptions(context, options));
   process.release();

@@ -20,6 +20,8 @@ export const controlRequest = z.discriminatedUnion("command", [
   /** Only an incoming machine. Fds: memory, machine state. */
   z.strictObject({ command: z.literal("build"), config: z.unknown() }),
   z.strictObject({ command: z.literal("start") }),
+  /** The machine is complete and stays as it is when the loader's connection ends; `resume` starts it. */
+  z.strictObject({ command: z.literal("keep-prepared") }),
 ]);
 
 export type ControlRequest = z.infer<typeof controlRequest>;

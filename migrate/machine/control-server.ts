@@ -26,6 +26,8 @@ interface Answer {
 class Session implements Disposable {
   /** This connection suspended the machine and asked for it to go on when the connection ends. */
   holds = false;
+  /** This connection loads a machine and has not finished: when it ends, the machine that it built ends with it. */
+  loads = false;
   readonly connection: ControlConnection;
 
   constructor(socket: UnixSocket) {
@@ -104,8 +106,10 @@ export class ControlServer implements Disposable {
         session.holds = request.hold === "connection";
         return undefined;
       case "resume":
-        host.machine.resume();
+        if (host.runState === "prepared") host.machine.start();
+        else host.machine.resume();
         session.holds = false;
+        session.loads = false;
         return undefined;
       case "stop":
         host.stop();
@@ -130,10 +134,15 @@ export class ControlServer implements Disposable {
           .frontend.client.checkDeviceStateInLine(DEFAULT_TRANSFER_IDLE_TIMEOUT_MS);
         return undefined;
       case "build":
+        session.loads = true;
         host.build(request.config, take(fds), bytesOf(take(fds)));
         return undefined;
       case "start":
         host.machine.start();
+        session.loads = false;
+        return undefined;
+      case "keep-prepared":
+        session.loads = false;
         return undefined;
     }
   }
@@ -141,6 +150,12 @@ export class ControlServer implements Disposable {
   /** The client is gone. What it held suspended goes on: a save that dies leaves the machine running. */
   #end(session: Session): void {
     this.#close(session);
+    const abandoned =
+      session.loads || (this.host.options.endsWithLoader && this.host.runState === "incoming");
+    if (abandoned) {
+      this.logger.error("the connection that loaded the machine has ended before it was complete");
+      this.host.stop();
+    }
     if (!session.holds || this.host.runState !== "suspended") return;
     this.logger.warn("the connection that held the machine suspended has ended; the machine goes on");
     this.host.machine.resume();

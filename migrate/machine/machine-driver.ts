@@ -107,6 +107,10 @@ export class MachineDriver implements VmDriver {
     else if (runState === "suspended" && this.#wasRunning) await this.#client.request({ command: "resume" });
   }
 
+  async leavePrepared(): Promise<void> {
+    await this.#client.request({ command: "keep-prepared" });
+  }
+
   async discard(): Promise<void> {
     await this.#client.request({ command: "stop" });
   }

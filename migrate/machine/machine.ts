@@ -12,6 +12,8 @@ import type { VerifyReport, Workload } from "./workload.ts";
 
 export interface MachineOptions {
   readonly programs: DevicePrograms;
+  /** An incoming machine's process ends when its loader is gone before the machine is there. */
+  readonly endsWithLoader?: boolean | undefined;
   readonly logger?: Logger | undefined;
 }
 
@@ -37,6 +39,7 @@ export class Machine implements Disposable {
   readonly workloads: readonly Workload[];
   readonly #logger: Logger;
   #runState: RunState = "prepared";
+  #isChanging = false;
 
   /** Opens all devices. Nothing runs before `start`; a restored machine's devices take their states before it. */
   constructor(
@@ -77,24 +80,30 @@ export class Machine implements Disposable {
   /** Starts the devices' queues and the workloads. */
   start(): void {
     if (this.#runState !== "prepared") throw new StateError("the machine was started already");
-    for (const device of this.devices) device.start();
-    this.#runState = "running";
+    this.#exclusively(() => {
+      for (const device of this.devices) device.start();
+      this.#runState = "running";
+    });
     this.#goOn();
   }
 
   /** Stops the workloads, then every queue of every device. What was in flight is completed by the back-ends first. */
   suspend(): void {
     if (this.#runState !== "running") throw new StateError(`the machine is ${this.#runState}, not running`);
-    for (const workload of this.workloads) workload.pause();
-    for (const device of this.devices) device.sleep();
-    this.#runState = "suspended";
+    this.#exclusively(() => {
+      for (const workload of this.workloads) workload.pause();
+      for (const device of this.devices) device.sleep();
+      this.#runState = "suspended";
+    });
   }
 
   resume(): void {
     if (this.#runState !== "suspended")
       throw new StateError(`the machine is ${this.#runState}, not suspended`);
-    for (const device of this.devices) device.wake();
-    this.#runState = "running";
+    this.#exclusively(() => {
+      for (const device of this.devices) device.wake();
+      this.#runState = "running";
+    });
     this.#goOn();
   }
 
@@ -120,6 +129,30 @@ export class Machine implements Disposable {
   /** Lets the workloads finish what is in flight, checks everything they did, and goes on. */
   verify(): VerifyReport {
     if (this.#runState !== "running") throw new StateError(`the machine is ${this.#runState}, not running`);
+    return this.#exclusively(() => this.#verifyAll());
+  }
+
+  [Symbol.dispose](): void {
+    for (const workload of this.workloads) workload[Symbol.dispose]();
+    for (const device of this.devices) device[Symbol.dispose]();
+    this.memory[Symbol.dispose]();
+  }
+
+  /**
+   * Runs a change of state. A back-end that is waited for turns the loop, and with it the control socket: what comes from
+   * there meanwhile must not begin another change.
+   */
+  #exclusively<T>(change: () => T): T {
+    if (this.#isChanging) throw new StateError("the machine is busy with an earlier command; try again");
+    this.#isChanging = true;
+    try {
+      return change();
+    } finally {
+      this.#isChanging = false;
+    }
+  }
+
+  #verifyAll(): VerifyReport {
     const turn = () => void this.loop.runOnce(20);
     for (const workload of this.workloads) workload.pause();
     const deadline = new Deadline(IDLE_TIMEOUT_MS);
@@ -142,12 +175,6 @@ export class Machine implements Disposable {
     } finally {
       for (const workload of this.workloads) workload.run();
     }
-  }
-
-  [Symbol.dispose](): void {
-    for (const workload of this.workloads) workload[Symbol.dispose]();
-    for (const device of this.devices) device[Symbol.dispose]();
-    this.memory[Symbol.dispose]();
   }
 
   #goOn(): void {

@@ -1,13 +1,12 @@
 import { closeSync, constants, fstatSync, openSync, unlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { FormatError, SyscallError } from "../../src/errors.ts";
+import { FormatError } from "../../src/errors.ts";
 import { MAX_SNAPSHOT_SPOOL_BYTES } from "../../src/limits.ts";
 import { O_CLOEXEC, readFully, readSome, systemCall, writeAll } from "./file-io.ts";
 import { HEADER_PREFIX_BYTES, headerSizeBytes } from "./header.ts";
+import { openUnnamed } from "./output-file.ts";
 
-/** O_TMPFILE with its O_DIRECTORY: a file without a name, gone when it is closed. */
-const O_TMPFILE = 0o20200000;
 const COPY_BYTES = 1024 * 1024;
 const LEAST_BUFFER_BYTES = 64 * 1024;
 
@@ -45,7 +44,7 @@ export class FileInput implements Disposable {
 
   /** Copies a pipe to an unnamed file; `fd` stays the caller's. @throws SyscallError, FormatError */
   static spool(fd: number, options: SpoolOptions = {}): FileInput {
-    const spool = openUnnamed(options.spoolDirectory ?? tmpdir());
+    const spool = openSpool(options.spoolDirectory ?? tmpdir());
     try {
       copy(fd, spool, options.maxBytes ?? MAX_SNAPSHOT_SPOOL_BYTES);
       return new FileInput(spool, `fd ${fd}`);
@@ -79,16 +78,11 @@ export class FileInput implements Disposable {
   }
 }
 
-function openUnnamed(directory: string): number {
-  const flags = constants.O_RDWR | O_CLOEXEC;
-  try {
-    return systemCall("open", directory, () => openSync(directory, flags | O_TMPFILE, 0o600));
-  } catch (error) {
-    // What a file system without O_TMPFILE answers, an old overlay or NFS.
-    if (!(error instanceof SyscallError) || !["EOPNOTSUPP", "EISDIR"].includes(error.errno)) throw error;
-  }
+function openSpool(directory: string): number {
+  const unnamed = openUnnamed(directory, directory);
+  if (unnamed !== undefined) return unnamed;
   const path = join(directory, `vhu-spool-${crypto.randomUUID()}`);
-  const exclusive = flags | constants.O_CREAT | constants.O_EXCL;
+  const exclusive = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | O_CLOEXEC;
   const fd = systemCall("open", path, () => openSync(path, exclusive, 0o600));
   systemCall("unlink", path, () => unlinkSync(path));
   return fd;

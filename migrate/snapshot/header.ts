@@ -1,4 +1,4 @@
-import { arch, release } from "node:os";
+import { arch, cpus, release } from "node:os";
 import { CompatibilityError, FormatError, UsageError } from "../../src/errors.ts";
 import { MAX_SNAPSHOT_HEADER_BYTES } from "../../src/limits.ts";
 import { xxh3 } from "../../src/state/mod.ts";
@@ -7,8 +7,8 @@ import { type SnapshotHeader, validateHeader } from "./manifest.ts";
 
 /** "VHUSNAP" and a zero byte. */
 export const SNAPSHOT_MAGIC: Uint8Array = new TextEncoder().encode("VHUSNAP\0");
-/** Files of the first form. The promise to read for ever starts with version 1. */
-export const SNAPSHOT_VERSION = 0;
+/** What is written. Every version up to it is read: older ones through the steps of upgrades.ts. */
+export const SNAPSHOT_VERSION = 1;
 /** Magic, version, length of the JSON. */
 export const HEADER_PREFIX_BYTES = 16;
 const CHECKSUM_BYTES = 8;
@@ -17,24 +17,33 @@ const CHECKSUM_BYTES = 8;
 export interface HeaderFields {
   readonly writer: { readonly name: string; readonly version: string };
   readonly runState?: string;
+  readonly machine?: { readonly name: string };
+  /** The program that ran the machine. Secrets were taken out of its command line. */
+  readonly vmm?: {
+    readonly name: string;
+    readonly version?: string;
+    readonly commandLine?: readonly string[];
+  };
   readonly labels?: Readonly<Record<string, string>>;
   /** Now, as ISO 8601, unless told. */
   readonly createdAt?: string;
   /** A random UUID unless told. */
   readonly id?: string;
   /** This host unless told. */
-  readonly host?: { readonly kernel: string; readonly architecture: string };
+  readonly host?: { readonly kernel: string; readonly architecture: string; readonly cpu: string };
 }
 
 /** magic[8], u32 version, u32 length, JSON, u64 xxh3 of all before. @throws UsageError */
-export function encodeHeader(fields: HeaderFields): Uint8Array {
+export function encodeHeader(fields: HeaderFields, version = SNAPSHOT_VERSION): Uint8Array {
   const json = new TextEncoder().encode(
     JSON.stringify({
       writer: fields.writer,
       createdAt: fields.createdAt ?? new Date().toISOString(),
       id: fields.id ?? crypto.randomUUID(),
       runState: fields.runState,
-      host: fields.host ?? { kernel: release(), architecture: arch() },
+      machine: fields.machine,
+      vmm: fields.vmm,
+      host: fields.host ?? { kernel: release(), architecture: arch(), cpu: cpus()[0]?.model ?? "unknown" },
       labels: fields.labels ?? {},
     }),
   );
@@ -46,7 +55,7 @@ export function encodeHeader(fields: HeaderFields): Uint8Array {
   const bytes = new Uint8Array(HEADER_PREFIX_BYTES + json.length + CHECKSUM_BYTES);
   const view = viewOf(bytes);
   bytes.set(SNAPSHOT_MAGIC);
-  view.setUint32(8, SNAPSHOT_VERSION, true);
+  view.setUint32(8, version, true);
   view.setUint32(12, json.length, true);
   bytes.set(json, HEADER_PREFIX_BYTES);
   const covered = HEADER_PREFIX_BYTES + json.length;
@@ -71,19 +80,24 @@ export function headerSizeBytes(prefix: Uint8Array): number {
 }
 
 /** @throws FormatError, CompatibilityError */
-export function decodeHeader(bytes: Uint8Array): { header: SnapshotHeader; checksum: bigint } {
+export function decodeHeader(bytes: Uint8Array): {
+  readonly formatVersion: number;
+  readonly header: SnapshotHeader;
+  readonly checksum: bigint;
+} {
   const covered = bytes.length - CHECKSUM_BYTES;
   const view = viewOf(bytes);
   const checksum = xxh3(bytes.subarray(0, covered));
   if (view.getBigUint64(covered, true) !== checksum) {
     throw new FormatError("the checksum of the header does not match", "header", 0);
   }
-  const version = view.getUint32(8, true);
-  if (version !== SNAPSHOT_VERSION) {
+  const formatVersion = view.getUint32(8, true);
+  if (formatVersion > SNAPSHOT_VERSION) {
     throw new CompatibilityError(
-      `the snapshot has format version ${version}, this vhu reads version ${SNAPSHOT_VERSION}: use a newer vhu`,
-      { details: { version, supported: SNAPSHOT_VERSION } },
+      `the snapshot has format version ${formatVersion}, this vhu reads up to ${SNAPSHOT_VERSION}: use a newer vhu`,
+      { details: { version: formatVersion, supported: SNAPSHOT_VERSION } },
     );
   }
-  return { header: validateHeader(bytes.subarray(HEADER_PREFIX_BYTES, covered)), checksum };
+  const header = validateHeader(bytes.subarray(HEADER_PREFIX_BYTES, covered), formatVersion);
+  return { formatVersion, header, checksum };
 }

@@ -2,6 +2,7 @@
 import type { z } from "zod";
 import { FormatError, UsageError } from "../../src/errors.ts";
 import { MAX_MEM_SLOTS, MAX_QUEUE_SIZE, MAX_SNAPSHOT_REGION_BYTES } from "../../src/limits.ts";
+import { upgradeHeader } from "./upgrades.ts";
 
 /** Memory is saved in multiples of this. */
 export const MEMORY_PAGE_BYTES = 4096;
@@ -14,9 +15,11 @@ export type SnapshotRegion = z.infer<Schemas["memoryMap"]>["regions"][number];
 type Schemas = ReturnType<typeof makeSchemas>;
 let schemas: Schemas | undefined;
 
-/** @throws FormatError */
-export function validateHeader(json: Uint8Array): SnapshotHeader {
-  return parse(loadSchemas().header, json, "header", 16);
+/** Of any version up to ours; what comes out is of ours. @throws FormatError */
+export function validateHeader(json: Uint8Array, formatVersion: number): SnapshotHeader {
+  const { header, jsonObject } = loadSchemas();
+  const given = parse(jsonObject, json, "header", 16);
+  return check(header, upgradeHeader(given, formatVersion), "header", 16);
 }
 
 /** @throws FormatError */
@@ -50,8 +53,16 @@ function makeSchemas() {
     createdAt: z.string(),
     id: z.string(),
     runState: z.string().optional(),
-    host: z.looseObject({ kernel: z.string(), architecture: z.string() }).optional(),
-    labels: z.record(z.string(), z.string()).optional(),
+    machine: z.looseObject({ name: z.string() }).optional(),
+    vmm: z
+      .looseObject({
+        name: z.string(),
+        version: z.string().optional(),
+        commandLine: z.array(z.string()).optional(),
+      })
+      .optional(),
+    host: z.looseObject({ kernel: z.string(), architecture: z.string(), cpu: z.string() }),
+    labels: z.record(z.string(), z.string()),
   });
   const queue = z.looseObject({
     index: u32,
@@ -81,6 +92,11 @@ function makeSchemas() {
     devices: z.array(device).refine((devices) => isUnique(devices.map(({ id }) => id)), "device ids repeat"),
     memory: z.looseObject({ totalBytes: size }),
   });
+  const memoryMap = memoryMapSchema(z, u32, size);
+  return { header, manifest, memoryMap, jsonObject: z.record(z.string(), z.unknown()) };
+}
+
+function memoryMapSchema(z: typeof import("zod"), u32: z.ZodNumber, size: z.ZodNumber) {
   const region = z.looseObject({
     id: u32,
     guestAddress: size,
@@ -88,10 +104,9 @@ function makeSchemas() {
     name: z.string(),
   });
   const regions = z.array(region).max(MAX_MEM_SLOTS);
-  const memoryMap = z.looseObject({
+  return z.looseObject({
     regions: regions.refine((list) => isUnique(list.map(({ id }) => id)), "region ids repeat"),
   });
-  return { header, manifest, memoryMap };
 }
 
 function isUnique(values: readonly number[]): boolean {
@@ -110,6 +125,10 @@ function parse<Type>(schema: z.ZodType<Type>, bytes: Uint8Array, section: string
   } catch (cause) {
     throw new FormatError(`the ${section} is not JSON`, section, offset, { cause });
   }
+  return check(schema, value, section, offset);
+}
+
+function check<Type>(schema: z.ZodType<Type>, value: unknown, section: string, offset: number): Type {
   const result = schema.safeParse(value);
   if (!result.success)
     throw new FormatError(`the ${section} is invalid: ${issuesOf(result.error)}`, section, offset);

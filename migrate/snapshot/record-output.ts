@@ -15,17 +15,22 @@ import {
   recordChecksum,
 } from "./record.ts";
 
+/** How bytes get into the file; tests put faults here. */
+export type WriteCall = (fd: number, bytes: Uint8Array, what: string) => void;
+
 /** Writes header and records one after another, without seeking, and remembers each for the index. */
 export class RecordOutput {
   readonly fd: number;
   /** The file's name, for errors. */
   readonly what: string;
   readonly entries: RecordEntry[] = [];
+  readonly #writeAll: WriteCall;
   #position = 0;
 
-  constructor(fd: number, what: string) {
+  constructor(fd: number, what: string, write: WriteCall = writeAll) {
     this.fd = fd;
     this.what = what;
+    this.#writeAll = write;
   }
 
   /** Bytes written so far: where the next record will start. */
@@ -65,7 +70,7 @@ export class RecordOutput {
   }
 
   #write(bytes: Uint8Array): void {
-    writeAll(this.fd, bytes, this.what);
+    this.#writeAll(this.fd, bytes, this.what);
     this.#position += bytes.length;
   }
 }

@@ -62,6 +62,10 @@ export class SnapshotReader implements Disposable {
     }
   }
 
+  /** Of the file; what is read from it is as the newest version has it. */
+  get formatVersion(): number {
+    return this.#structure.formatVersion;
+  }
   get header(): SnapshotHeader {
     return this.#structure.header;
   }

@@ -1,25 +1,14 @@
 import assert from "node:assert/strict";
-import {
-  closeSync,
-  constants,
-  fsyncSync,
-  lstatSync,
-  openSync,
-  realpathSync,
-  renameSync,
-  unlinkSync,
-} from "node:fs";
-import { basename, dirname, join } from "node:path";
 import { UsageError } from "../../src/errors.ts";
 import { MAX_SNAPSHOT_EXTENTS, MAX_STATE_SECTION_BYTES } from "../../src/limits.ts";
 import { END_RECORD_BYTES, encodeEnd } from "./end-record.ts";
-import { O_CLOEXEC, syncDirectory, systemCall } from "./file-io.ts";
 import type { HeaderFields } from "./header.ts";
 import { encodeIndex, type MemoryStats, type StreamEntry } from "./index-table.ts";
 import { encodeManifest, encodeMemoryMap, type SnapshotManifest, type SnapshotRegion } from "./manifest.ts";
 import { MemoryWriter } from "./memory-writer.ts";
+import { OutputFile } from "./output-file.ts";
 import { RecordFlag, RecordType } from "./record.ts";
-import { RecordOutput } from "./record-output.ts";
+import { RecordOutput, type WriteCall } from "./record-output.ts";
 import { StreamWriter } from "./stream-writer.ts";
 
 export interface SnapshotSummary {
@@ -27,11 +16,6 @@ export interface SnapshotSummary {
   readonly root: string;
   readonly sizeBytes: number;
   readonly stats: MemoryStats;
-}
-
-interface Target {
-  readonly path: string;
-  readonly temporaryPath: string;
 }
 
 /**
@@ -47,7 +31,7 @@ interface Target {
  */
 export class SnapshotWriter implements Disposable {
   readonly #output: RecordOutput;
-  readonly #target: Target | undefined;
+  readonly #target: OutputFile | undefined;
   readonly #memory: MemoryWriter;
   readonly #streams: StreamEntry[] = [];
   readonly #streamKeys = new Set<string>();
@@ -55,29 +39,26 @@ export class SnapshotWriter implements Disposable {
   #hasMemoryMap = false;
   #isOpen = true;
 
-  private constructor(output: RecordOutput, target?: Target) {
+  private constructor(output: RecordOutput, target?: OutputFile) {
     this.#output = output;
     this.#target = target;
     this.#memory = new MemoryWriter(output, target !== undefined);
   }
 
   /**
-   * Writes to a temporary file (0600) beside `path`, which `finish` renames.
+   * Writes to a file (0600) that gets its name from `finish`.
    *
+   * @param write For tests: how bytes get into the file.
    * @throws SyscallError, UsageError if `path` is something else than a regular file.
    */
-  static toFile(path: string, header: HeaderFields): SnapshotWriter {
-    const finalPath = resolveTarget(path);
-    const temporaryPath = join(dirname(finalPath), `.${basename(finalPath)}.${crypto.randomUUID()}.tmp`);
-    const flags = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | O_CLOEXEC;
-    const fd = systemCall("open", path, () => openSync(temporaryPath, flags, 0o600));
-    const output = new RecordOutput(fd, path);
-    const writer = new SnapshotWriter(output, { path: finalPath, temporaryPath });
+  static toFile(path: string, header: HeaderFields, write?: WriteCall): SnapshotWriter {
+    const file = new OutputFile(path);
     try {
+      const output = new RecordOutput(file.fd, path, write);
       output.header(header);
-      return writer;
+      return new SnapshotWriter(output, file);
     } catch (error) {
-      writer[Symbol.dispose]();
+      file[Symbol.dispose]();
       throw error;
     }
   }
@@ -175,30 +156,15 @@ export class SnapshotWriter implements Disposable {
     const fileBytes = this.#output.position + END_RECORD_BYTES;
     const end = encodeEnd({ indexOffset, indexBytes, fileBytes, root });
     this.#output.record(RecordType.end, RecordFlag.critical, 0n, end);
-    this.#publish();
-    this.#close();
+    this.#target?.publish();
+    this[Symbol.dispose]();
     return { root: Buffer.from(root).toString("hex"), sizeBytes: fileBytes, stats };
   }
 
-  /** Without `finish`: removes the temporary file. */
+  /** Without `finish`: nothing is left of the file. */
   [Symbol.dispose](): void {
-    if (!this.#isOpen) return;
-    this.#close();
-    const path = this.#target?.temporaryPath;
-    if (path !== undefined) systemCall("unlink", path, () => removeIfThere(path));
-  }
-
-  #close(): void {
     this.#isOpen = false;
-    if (this.#target !== undefined) closeSync(this.#output.fd);
-  }
-
-  #publish(): void {
-    const target = this.#target;
-    if (target === undefined) return;
-    systemCall("fsync", target.path, () => fsyncSync(this.#output.fd));
-    systemCall("rename", target.path, () => renameSync(target.temporaryPath, target.path));
-    syncDirectory(dirname(target.path));
+    this.#target?.[Symbol.dispose]();
   }
 
   #stream(type: number, streamId: number): StreamWriter {
@@ -211,22 +177,5 @@ export class SnapshotWriter implements Disposable {
 
   #expectOpen(): void {
     assert(this.#isOpen, "the snapshot is finished");
-  }
-}
-
-/** The name to replace: that of the file behind a symbolic link, so that the link stays. */
-function resolveTarget(path: string): string {
-  const stats = systemCall("lstat", path, () => lstatSync(path, { throwIfNoEntry: false }));
-  if (stats === undefined || stats.isFile()) return path;
-  if (stats.isSymbolicLink()) return resolveTarget(systemCall("realpath", path, () => realpathSync(path)));
-  throw new UsageError(`${path} is not a regular file: give a file name, or "-" for stdout`);
-}
-
-/** After a rename that succeeded before a later step failed, the temporary name is gone. */
-function removeIfThere(path: string): void {
-  try {
-    unlinkSync(path);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
   }
 }

@@ -25,6 +25,8 @@ import {
 
 /** What is known of a file once its header, end record and root have held. */
 export interface SnapshotStructure {
+  /** The version that the file has; all else here is as the newest version has it. */
+  readonly formatVersion: number;
   readonly header: SnapshotHeader;
   readonly manifest: SnapshotManifest;
   readonly memoryMap: readonly SnapshotRegion[];
@@ -56,7 +58,7 @@ const UNDERSTOOD: ReadonlySet<number> = new Set([
 export function readStructure(input: FileInput): SnapshotStructure {
   const prefix = input.read(0, HEADER_PREFIX_BYTES, "header");
   const headerBytes = headerSizeBytes(prefix);
-  const { header, checksum } = decodeHeader(input.read(0, headerBytes, "header"));
+  const { formatVersion, header, checksum } = decodeHeader(input.read(0, headerBytes, "header"));
   if (input.sizeBytes < headerBytes + END_RECORD_BYTES) {
     throw new FormatError("the file was cut off after its header", "end", input.sizeBytes);
   }
@@ -89,6 +91,7 @@ export function readStructure(input: FileInput): SnapshotStructure {
   if (manifest === undefined) throw new FormatError("the snapshot has no manifest", "index", end.indexOffset);
   const memoryMap = single(index, RecordType.memoryMap);
   return {
+    formatVersion,
     header,
     manifest: decodeManifest(readJson(input, manifest), manifest.offset + RECORD_HEAD_BYTES),
     memoryMap:

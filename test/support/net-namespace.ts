@@ -7,6 +7,9 @@ export class NetNamespace implements Disposable {
 
   constructor() {
     ip("netns", "add", this.name);
+    // Without IPv6 the kernel sends nothing that it was not asked for.
+    const quiet = "echo 1 | tee /proc/sys/net/ipv6/conf/*/disable_ipv6";
+    ip("netns", "exec", this.name, "sh", "-c", quiet);
     this.ip("link", "set", "lo", "up");
   }
 

@@ -1,8 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { gatherEvidence } from "../../../bin/demo/evidence.ts";
-import { ControlClient } from "../../../migrate/machine/mod.ts";
-import { saveMachine } from "../../../migrate/mod.ts";
+import { ControlClient, MachineDriver } from "../../../migrate/machine/mod.ts";
+import { loadMachine, saveMachine } from "../../../migrate/mod.ts";
 import { SnapshotReader } from "../../../migrate/snapshot/mod.ts";
 import { BLOCKS, MachineFixture, sequenceOf, waitForSequence } from "../../support/machine-fixture.ts";
 
@@ -99,6 +99,48 @@ describe("a native machine", () => {
     using loaded = (await fixture.load("m.vhu")).driver;
     await waitForSequence(loaded, 400);
     await loaded.discard();
+  }, 60_000);
+
+  test("a loader that dies before it is done leaves no machine behind", async () => {
+    using fixture = new MachineFixture();
+    const { process: first, driver } = await fixture.start();
+    const status = await waitForSequence(driver, 300);
+    await saveMachine(driver, fixture.path("m.vhu"), { writer, after: "stay" });
+    await fixture.kill(first, status);
+    driver[Symbol.dispose]();
+    const args = ["--incoming", "--end-with-loader", "--socket", fixture.socket];
+    const early = await fixture.start(args);
+    early.driver[Symbol.dispose]();
+    await fixture.waitForNoSocket();
+    const late = await fixture.start(args);
+    using reader = SnapshotReader.open(fixture.path("m.vhu"));
+    await late.driver.prepareLoad(reader);
+    late.driver[Symbol.dispose]();
+    await fixture.waitForNoSocket();
+  }, 60_000);
+
+  test("a machine that was loaded paused waits, and goes on when it is resumed", async () => {
+    using fixture = new MachineFixture();
+    const { process: first, driver } = await fixture.start();
+    const status = await waitForSequence(driver, 300);
+    await saveMachine(driver, fixture.path("m.vhu"), { writer, after: "stay" });
+    await fixture.kill(first, status);
+    driver[Symbol.dispose]();
+    const { driver: loader } = await fixture.start([
+      "--incoming",
+      "--end-with-loader",
+      "--socket",
+      fixture.socket,
+    ]);
+    using reader = SnapshotReader.open(fixture.path("m.vhu"));
+    await loadMachine(loader, reader, { paused: true });
+    loader[Symbol.dispose]();
+    using client = ControlClient.connect(fixture.socket);
+    expect((await client.request({ command: "status" })).result).toMatchObject({ runState: "prepared" });
+    await client.request({ command: "resume" });
+    using watcher = new MachineDriver(fixture.socket);
+    await waitForSequence(watcher, sequenceOf(status) + 50);
+    await watcher.discard();
   }, 60_000);
 
   test("a machine whose back-end is gone is not saved, and the reason is said", async () => {

@@ -1,0 +1,57 @@
+import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { SnapshotWriter, verifySnapshot } from "../../migrate/snapshot/mod.ts";
+import { randomNumbers } from "../fuzz/mutate.ts";
+
+/** Long enough for a few saves of 4 MiB. */
+const MAX_DELAY_MS = 60;
+
+export interface KillReport {
+  readonly whole: number;
+  /** Killed before the first save was done. */
+  readonly none: number;
+  /** Names beside the file right after a kill; each was gone after the next save. */
+  readonly leftovers: number;
+}
+
+/** SIGKILL at `count` random moments of saves to one name: there must be a whole file or, at first, none. */
+export async function killSaves(seed: number, count: number): Promise<KillReport> {
+  const random = randomNumbers(seed);
+  const folder = mkdtempSync(join(tmpdir(), "vhu-kill-"));
+  const path = join(folder, "a.vhu");
+  const report = { whole: 0, none: 0, leftovers: 0 };
+  try {
+    for (let index = 0; index < count; index += 1) {
+      const hadFile = existsSync(path);
+      await killedSave(path, random(MAX_DELAY_MS));
+      report.leftovers += readdirSync(folder).filter((name) => name !== "a.vhu").length;
+      if (!existsSync(path)) {
+        if (hadFile) throw new Error(`the old file is gone (seed ${seed}, kill ${index})`);
+        report.none += 1;
+        continue;
+      }
+      const result = verifySnapshot(path, { deep: true });
+      if (!result.ok) throw new Error(`seed ${seed}, kill ${index}: ${result.problems[0]?.message}`);
+      report.whole += 1;
+    }
+    SnapshotWriter.toFile(path, { writer: { name: "vhu", version: "0" } })[Symbol.dispose]();
+    const left = readdirSync(folder).filter((name) => name !== "a.vhu");
+    if (left.length > 0) throw new Error(`these are left: ${left.join(", ")}`);
+    return report;
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+async function killedSave(path: string, delayMs: number): Promise<void> {
+  const child = Bun.spawn([process.execPath, join(import.meta.dir, "save-loop.ts"), path], {
+    stdout: "pipe",
+  });
+  const said = child.stdout.getReader();
+  await said.read();
+  await Bun.sleep(delayMs);
+  child.kill("SIGKILL");
+  await child.exited;
+  await said.cancel();
+}
