@@ -22,10 +22,11 @@ export type RegionDescription = ReturnType<typeof describeRegion>;
  * @throws FormatError
  */
 export function describeSnapshot(reader: SnapshotReader) {
-  const { header, manifest, memoryMap, stats, root, sizeBytes } = reader;
+  const { formatVersion, header, manifest, memoryMap, stats, root, sizeBytes } = reader;
   const records = reader.records();
   const unknown = records.filter(({ typeName }) => typeName.startsWith("type "));
   return {
+    formatVersion,
     header,
     machine: manifest.machine,
     devices: manifest.devices.map((device) => describeDevice(reader, device)),

@@ -20,15 +20,21 @@ export function snapshotPage(file: string, snapshot: SnapshotDescription): strin
 }
 
 function headPart(file: string, { header, machine, sizeBytes, ...snapshot }: SnapshotDescription): string[] {
-  const { writer, host, labels = {} } = header;
-  const name = machine?.name;
+  const { writer, host, labels, vmm } = header;
+  const name = machine?.name ?? header.machine?.name;
   const counts = `${formatCount(snapshot.devices.length, "device")}, ${formatBytes(snapshot.memory.totalBytes)} of memory`;
   const rows: [string, string][] = [
-    ["snapshot", `${file}, ${formatBytes(sizeBytes)}`],
+    ["snapshot", `${file}, ${formatBytes(sizeBytes)}, format version ${snapshot.formatVersion}`],
     ["id", header.id],
     ["made", `${header.createdAt} by ${writer.name} ${writer.version}`],
   ];
-  if (host !== undefined) rows.push(["on", `Linux ${host.kernel}, ${host.architecture}`]);
+  rows.push(["on", `Linux ${host.kernel}, ${host.architecture}, CPU ${host.cpu}`]);
+  if (vmm !== undefined) {
+    rows.push([
+      "by",
+      [vmm.name, vmm.version, ...(vmm.commandLine ?? [])].filter((word) => word !== undefined).join(" "),
+    ]);
+  }
   rows.push(["machine", `${typeof name === "string" ? name : "(without a name)"}: ${counts}`]);
   if (header.runState !== undefined) rows.push(["run state", header.runState]);
   for (const [key, value] of Object.entries(labels)) rows.push([`label ${key}`, value]);

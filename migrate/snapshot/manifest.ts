@@ -96,7 +96,7 @@ function makeSchemas() {
   return { header, manifest, memoryMap, jsonObject: z.record(z.string(), z.unknown()) };
 }
 
-function memoryMapSchema(z: typeof import("zod"), u32: z.ZodNumber, size: z.ZodNumber) {
+function memoryMapSchema(z: typeof import("zod")["z"], u32: z.ZodNumber, size: z.ZodNumber) {
   const region = z.looseObject({
     id: u32,
     guestAddress: size,

@@ -27,6 +27,7 @@ export { ioUringObstacle } from "./io-uring-setup.ts";
 export { IoVector } from "./io-vector.ts";
 export { ACCESS, LandlockRuleset, landlockAbi } from "./landlock.ts";
 export { libc } from "./libc.ts";
+export { linkFile } from "./link-file.ts";
 export { Mapping, type MappingOptions } from "./mapping.ts";
 export { createMemfd, isSealedAgainstShrinking } from "./memfd.ts";
 export { addressOf, NativeBuffer } from "./native-buffer.ts";

@@ -6,7 +6,7 @@ import { SnapshotReader } from "../../migrate/snapshot/mod.ts";
 import { ROOT } from "../support/source-files.ts";
 import { runVhu } from "./run-vhu.ts";
 
-const FIXTURE = join("test", "fixtures", "snapshot-v0.vhu");
+const FIXTURE = join("test", "fixtures", "snapshot-v1.vhu");
 
 /** The fixture after `change`, in a folder of its own. */
 function changed(change: (bytes: Uint8Array) => Uint8Array | undefined): Disposable & { path: string } {

@@ -13,18 +13,19 @@ import { RecordType, SnapshotReader } from "../../migrate/snapshot/mod.ts";
 import { RECORD_HEAD_BYTES, RECORD_OVERHEAD_BYTES, recordChecksum } from "../../migrate/snapshot/record.ts";
 import { CompatibilityError, FormatError } from "../../src/errors.ts";
 import { xxh3 } from "../../src/state/mod.ts";
+import { fixture } from "../fixtures/make-snapshot.ts";
 import { mutate, randomNumbers } from "./mutate.ts";
 
 const CORPUS = join(import.meta.dir, "corpus", "container");
 
-/** The corpus by file name, and the fixture of version 0. */
+/** The corpus by file name, and the fixtures of all versions. */
 export function containerCorpus(): [string, Uint8Array][] {
   const files = readdirSync(CORPUS).sort();
-  const paths = [
-    ...files.map((name) => join(CORPUS, name)),
-    join(import.meta.dir, "../fixtures/snapshot-v0.vhu"),
-  ];
-  return paths.map((path, index) => [files[index] ?? "ok-fixture.vhu", new Uint8Array(readFileSync(path))]);
+  const paths = [...files.map((name) => join(CORPUS, name)), ...fixture.paths];
+  return paths.map((path, index) => [
+    files[index] ?? `ok-fixture-${index - files.length}.vhu`,
+    new Uint8Array(readFileSync(path)),
+  ]);
 }
 
 /** "accepted", or what refused it. Throws where a promise is broken. `path` is overwritten. */

@@ -1,5 +1,6 @@
 /** `npm run soak [NAME…]`: the long runs, one after the other, with their figures. Without names all of them. */
 import { fuzz, fuzzRequests } from "../fuzz/protocol.ts";
+import { killSaves } from "../support/kill-save.ts";
 import { measureStateTransfer } from "./state-transfer.ts";
 
 /** A long run; it throws when something is off. Add yours to the list. */
@@ -22,6 +23,11 @@ export const soaks: readonly Soak[] = [
     name: "requests",
     what: "100,000 random back-end requests to a front-end",
     run: () => withoutGrowth(fuzzRequests(20261123, 100_000)),
+  },
+  {
+    name: "snapshot-kill",
+    what: "SIGKILL at 200 random moments of a save",
+    run: () => killSaves(20261123, 200),
   },
   {
     name: "device-state",

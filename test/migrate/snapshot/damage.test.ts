@@ -3,7 +3,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { SnapshotReader, SnapshotWriter, verifySnapshot } from "../../../migrate/snapshot/mod.ts";
-import { fixture } from "../../fixtures/make-snapshot-v0.ts";
+import { fixture } from "../../fixtures/make-snapshot.ts";
 import { formatFailureOf, headerFields, MiB, manifest, pages } from "./support.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "vhu-damage-"));
@@ -51,7 +51,7 @@ function readAll(path: string): void {
 }
 
 describe("damage is found", () => {
-  const small = readFileSync(fixture.path);
+  const small = readFileSync(fixture.paths[1]!);
   const real = realSnapshot();
 
   test("at every truncation of a small file", () => {

@@ -9,9 +9,12 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
+import { writeAll } from "../../../migrate/snapshot/file-io.ts";
 import { SnapshotReader, SnapshotWriter } from "../../../migrate/snapshot/mod.ts";
+import { removeLeftovers, temporaryName } from "../../../migrate/snapshot/temporary-name.ts";
 import { SyscallError, UsageError } from "../../../src/errors.ts";
+import { killSaves } from "../../support/kill-save.ts";
 import { failureOf, headerFields, MiB, manifest, PAGE, pages, temporaryFolder } from "./support.ts";
 
 const ram = (sizeBytes: number) => [{ id: 0, guestAddress: 0, sizeBytes, name: "ram" }];
@@ -25,7 +28,7 @@ describe("a writer that does not finish", () => {
       using writer = SnapshotWriter.toFile(path, headerFields);
       writer.writeMemoryMap(ram(4 * MiB));
       writer.writeMemory(0, 0, crypto.getRandomValues(new Uint8Array(65536)));
-      expect(readdirSync(folder.path)).toHaveLength(2);
+      expect(readdirSync(folder.path)).toEqual(["a.vhu"]);
     }
     expect(readdirSync(folder.path)).toEqual(["a.vhu"]);
     expect(readFileSync(path, "utf8")).toBe("old");
@@ -60,6 +63,59 @@ describe("a writer that does not finish", () => {
     } finally {
       Bun.spawnSync(["umount", mount]);
     }
+  });
+
+  test("is one in a folder that cannot be written", () => {
+    using folder = temporaryFolder();
+    const mount = join(folder.path, "fixed");
+    mkdirSync(mount);
+    const mounted = Bun.spawnSync(["mount", "-t", "tmpfs", "-o", "ro", "vhu-test", mount]);
+    if (mounted.exitCode !== 0) return console.log("skipped: nothing can be mounted here (needs root)");
+    try {
+      const error = failureOf(() => SnapshotWriter.toFile(join(mount, "a.vhu"), headerFields));
+      expect(error).toMatchObject({ errno: "EROFS", details: { path: join(mount, "a.vhu") } });
+    } finally {
+      Bun.spawnSync(["umount", mount]);
+    }
+  });
+
+  test("is one whose disk fails half-way", () => {
+    using folder = temporaryFolder();
+    const path = join(folder.path, "a.vhu");
+    writeFileSync(path, "old");
+    for (const failing of [1, 2, 3, 4, 5]) {
+      let count = 0;
+      const error = failureOf(() => {
+        using writer = SnapshotWriter.toFile(path, headerFields, (fd, bytes, what) => {
+          if (++count === failing) throw new SyscallError("write", "EIO", what);
+          writeAll(fd, bytes, what);
+        });
+        writer.writeMemoryMap(ram(MiB));
+        writer.writeMemory(0, 0, pages(256));
+        writer.writeManifest(manifest);
+        writer.finish();
+      });
+      expect(error).toMatchObject({ errno: "EIO" });
+      expect(readdirSync(folder.path)).toEqual(["a.vhu"]);
+      expect(readFileSync(path, "utf8")).toBe("old");
+    }
+  });
+
+  test("is one that was killed, at any moment", async () => {
+    const report = await killSaves(20261123, 20);
+    expect(report.whole + report.none).toBe(20);
+  }, 60_000);
+
+  test("leaves no names behind that the next one does not take away", () => {
+    using folder = temporaryFolder();
+    const path = join(folder.path, "a.vhu");
+    const mine = temporaryName(path);
+    const dead = mine.replace(/-\d+-(\d+-\d+\.tmp)$/, "-4194305-$1");
+    const elsewhere = dead.replace(/[0-9a-f]{8}(-\d+-\d+-\d+\.tmp)$/, "00000000$1");
+    for (const name of [mine, dead, elsewhere]) writeFileSync(name, "");
+    expect(readdirSync(folder.path)).toHaveLength(3);
+    removeLeftovers(path);
+    expect(readdirSync(folder.path).sort()).toEqual([elsewhere, mine].map((name) => basename(name)).sort());
   });
 
   test("is one whose device is full or whose reader is gone", () => {
