@@ -55,9 +55,10 @@ async function run(context: CommandContext, file: string | undefined, options: R
     { programs: { vhu: vhuCommand, version }, endsWithLoader: options.endWithLoader, logger: output.log },
     config,
   );
-  if (config !== undefined) host.machine.start();
-  using _control = new ControlServer(socket, host, loop, output.log);
+  using control = new ControlServer(socket, host, loop, output.log);
   signal.addEventListener("abort", () => loop.stop());
+  if (config !== undefined) host.machine.start();
+  control.serve();
   output.status(`ready, machine:${socket}`, { type: "ready", socket, pid: process.pid });
   if (!signal.aborted) await loop.run();
   const status = (signal.reason as { exitStatus?: number } | undefined)?.exitStatus ?? 0;

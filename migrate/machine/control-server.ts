@@ -51,7 +51,11 @@ export class ControlServer implements Disposable {
     readonly logger: Logger = silentLogger,
   ) {
     this.#listener = UnixListener.listen(path);
-    loop.watch(this.#listener.fd, POLL.IN, () => this.#accept());
+  }
+
+  /** Begins to answer. Until then clients wait, so that nobody finds a machine that is half started. */
+  serve(): void {
+    this.loop.watch(this.#listener.fd, POLL.IN, () => this.#accept());
   }
 
   [Symbol.dispose](): void {
