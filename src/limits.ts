@@ -105,3 +105,8 @@ export const MAX_SNAPSHOT_BATCH_EXTENTS = 64;
 export const MAX_SNAPSHOT_REGION_BYTES = 16 * 1024 * GiB;
 /** A snapshot that comes through a pipe and is spooled to disk. */
 export const MAX_SNAPSHOT_SPOOL_BYTES = 1024 * GiB;
+
+/** One message of a QEMU monitor: query-qmp-schema answers 300 KB, and the largest tree of objects stays below 2 MB. */
+export const MAX_QMP_MESSAGE_BYTES = 16 * MiB;
+/** Events of a monitor that wait to be looked at; the oldest are dropped. */
+export const MAX_QMP_EVENTS = 1024;
