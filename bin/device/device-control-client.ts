@@ -43,7 +43,7 @@ export class DeviceControlClient implements Disposable {
     return status.data;
   }
 
-  /** The image of a device that this connection holds suspended. The caller's to close. */
+  /** The device's image, for reading. The caller's to close. */
   async image(): Promise<Fd> {
     const { fds } = await this.#request({ command: "image" });
     const [image, ...others] = fds;

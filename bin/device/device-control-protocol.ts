@@ -7,7 +7,7 @@ export const deviceControlRequest = z.discriminatedUnion("command", [
   z.strictObject({ command: z.literal("suspend"), hold: z.enum(["connection", "until-resumed"]) }),
   /** Ends a suspension "until-resumed". Another connection's hold stays. */
   z.strictObject({ command: z.literal("resume") }),
-  /** Only while this connection holds the device suspended. Fd: the image, for reading. */
+  /** Fd of the answer: the image, for reading. It stands still only while the device is suspended. */
   z.strictObject({ command: z.literal("image") }),
 ]);
 export type DeviceControlRequest = z.infer<typeof deviceControlRequest>;

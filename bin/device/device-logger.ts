@@ -1,7 +1,7 @@
 import type { Logger } from "../../src/logger.ts";
 import type { CommandContext } from "../command.ts";
 import { createStderrLogger } from "../output/stderr-logger.ts";
-import { writeFully } from "../output/write-fully.ts";
+import { isBrokenPipe, writeFully } from "../output/write-fully.ts";
 import type { RunOptions } from "./run-options.ts";
 
 const STDERR = 2;
@@ -11,6 +11,13 @@ export function loggerOf({ output }: CommandContext, options: RunOptions): Logge
   return createStderrLogger({
     format: output.json ? "json" : options.logFormat,
     level: output.debug ? "debug" : options.logLevel,
-    write: (text) => writeFully(STDERR, text),
+    write: (text) => {
+      try {
+        writeFully(STDERR, text);
+      } catch (error) {
+        // Whoever reads the log may end; a guest's disk does not end with it.
+        if (!isBrokenPipe(error)) throw error;
+      }
+    },
   });
 }

@@ -1,13 +1,19 @@
 import { MAX_NET_QUEUE_BYTES } from "../../src/limits.ts";
 
+/** Places that were left are kept up to here: moving the others down each time costs more than all else. */
+const MAX_LEFT_PLACES = 1024;
+
 /** Frames in the order in which they came, each in one piece of one block of memory. */
 export class FrameQueue {
   readonly #bytes = new Uint8Array(MAX_NET_QUEUE_BYTES);
-  readonly #places: { offset: number; sizeBytes: number }[] = [];
+  readonly #places: Uint8Array[] = [];
+  /** Index of the front. */
+  #first = 0;
+  /** Where the last frame ends. */
   #end = 0;
 
   get length(): number {
-    return this.#places.length;
+    return this.#places.length - this.#first;
   }
 
   /** Room for a frame, which is part of the queue at once; undefined when there is none. */
@@ -15,27 +21,30 @@ export class FrameQueue {
     const offset = this.#placeFor(sizeBytes);
     if (offset === undefined) return undefined;
     this.#end = offset + sizeBytes;
-    this.#places.push({ offset, sizeBytes });
-    return this.#bytes.subarray(offset, this.#end);
+    const place = this.#bytes.subarray(offset, this.#end);
+    this.#places.push(place);
+    return place;
   }
 
   front(): Uint8Array | undefined {
-    const first = this.#places[0];
-    return first === undefined
-      ? undefined
-      : this.#bytes.subarray(first.offset, first.offset + first.sizeBytes);
+    return this.#places[this.#first];
   }
 
   shift(): void {
-    this.#places.shift();
+    this.#first++;
+    if (this.length === 0) this.clear();
+    else if (this.#first === MAX_LEFT_PLACES) {
+      this.#places.splice(0, this.#first);
+      this.#first = 0;
+    }
   }
 
   /** Takes back what was pushed last. */
   pop(): void {
-    const last = this.#places.pop();
-    if (last === undefined) return;
-    const before = this.#places.at(-1);
-    this.#end = before === undefined ? 0 : before.offset + before.sizeBytes;
+    this.#places.pop();
+    const last = this.#places.at(-1);
+    if (this.length === 0 || last === undefined) this.clear();
+    else this.#end = last.byteOffset + last.length;
   }
 
   /** Is there room for a frame of this size? */
@@ -45,17 +54,19 @@ export class FrameQueue {
 
   clear(): void {
     this.#places.length = 0;
+    this.#first = 0;
+    this.#end = 0;
   }
 
   /** Copies of all frames. */
   toArray(): Uint8Array[] {
-    return this.#places.map(({ offset, sizeBytes }) => this.#bytes.slice(offset, offset + sizeBytes));
+    return this.#places.slice(this.#first).map((place) => place.slice());
   }
 
   #placeFor(sizeBytes: number): number | undefined {
-    const first = this.#places[0];
-    if (first === undefined) return sizeBytes <= this.#bytes.length ? 0 : undefined;
-    const start = first.offset;
+    const front = this.front();
+    if (front === undefined) return sizeBytes <= this.#bytes.length ? 0 : undefined;
+    const start = front.byteOffset;
     if (this.#end <= start) return this.#end + sizeBytes <= start ? this.#end : undefined;
     if (this.#end + sizeBytes <= this.#bytes.length) return this.#end;
     return sizeBytes <= start ? 0 : undefined;

@@ -84,7 +84,7 @@ export class Receiver {
 
   /** Copies the next frame. Returns why that was not possible. */
   #receiveFrame(): ReceiveEnd | undefined {
-    const [waiting] = this.#backlog;
+    const waiting = this.#backlog[0];
     const frame = waiting ?? this.port.peek();
     if (frame === undefined) return "idle";
     const isFrame = frame.length >= NET_HEADER_BYTES + ETHERNET_HEADER_BYTES;
@@ -186,7 +186,7 @@ export class Receiver {
     for (let done = 0; done < frame.length; ) {
       const chain = this.#spares[0]!;
       const count = Math.min(chain.writableBytes, frame.length - done);
-      chain.copyToWritable(0, frame.subarray(done, done + count));
+      chain.copyToWritable(0, count === frame.length ? frame : frame.subarray(done, done + count));
       this.#complete(count);
       done += count;
     }

@@ -20,8 +20,10 @@ interface Timer {
 }
 
 const EVENTS_PER_WAIT = 64;
-/** How long `run` may keep a signal's JavaScript handler waiting. */
-const SIGNAL_LATENCY_MS = 250;
+/** How long `run` may keep a signal's JavaScript handler waiting while handlers run; a turn costs some 10 us. */
+const SIGNAL_LATENCY_MS = 20;
+/** The longest wait for something to happen. A signal ends it, but for one that comes just before it begins. */
+const IDLE_WAIT_MS = 250;
 
 /**
  * The loop of a control thread: fds by epoll, timers, and nothing else; handlers run in line.
@@ -96,12 +98,15 @@ export class EventLoop implements Disposable {
   async run(): Promise<void> {
     this.#stopped = false;
     let turnMs = performance.now();
+    let waitMs = IDLE_WAIT_MS;
     while (!this.#stopped) {
-      // A signal that comes while a handler runs interrupts no wait: without a turn now and then it would be lost (tried).
-      const interrupted = !this.runOnce(SIGNAL_LATENCY_MS);
-      if (!interrupted && performance.now() - turnMs < SIGNAL_LATENCY_MS) continue;
+      // A signal that comes while a handler runs interrupts no wait: without a turn soon after it would be lost (tried).
+      const interrupted = !this.runOnce(waitMs);
+      waitMs = turnMs + SIGNAL_LATENCY_MS - performance.now();
+      if (!interrupted && waitMs > 0) continue;
       await eventLoopTurn();
       turnMs = performance.now();
+      waitMs = IDLE_WAIT_MS;
     }
   }
 

@@ -24,9 +24,9 @@ export const SETUP = {
   CQSIZE: 1 << 3,
   CLAMP: 1 << 4,
   SUBMIT_ALL: 1 << 7,
+  COOP_TASKRUN: 1 << 8,
   TASKRUN_FLAG: 1 << 9,
   SINGLE_ISSUER: 1 << 12,
-  DEFER_TASKRUN: 1 << 13,
 } as const;
 
 export const FEAT = { SINGLE_MMAP: 1, NODROP: 2, EXT_ARG: 1 << 8 } as const;

@@ -5,18 +5,17 @@ import { FEAT, PARAMS, SETUP } from "./io-uring-abi.ts";
 import { ioUringSetup } from "./io-uring-calls.ts";
 import { NativeBuffer } from "./native-buffer.ts";
 
-// What every ring asks for (Linux 5.18), and what spares interrupts of the thread and locks where the kernel has it (6.1):
-// completions are then worked on when the thread enters the kernel for them, and a flag says that there are some.
+// What every ring asks for (Linux 5.18), and what spares interrupts of the thread and locks where the kernel has it (6.0):
+// completions are then worked on when the thread enters the kernel the next time, and a flag says that there are some.
+// Not DEFER_TASKRUN: an epoll_wait on such a ring is not woken by completions (tried on 6.18), only io_uring_enter is.
 const BASE_FLAGS = SETUP.CQSIZE | SETUP.CLAMP | SETUP.SUBMIT_ALL;
-const BEST_FLAGS = BASE_FLAGS | SETUP.SINGLE_ISSUER | SETUP.DEFER_TASKRUN | SETUP.TASKRUN_FLAG;
+const BEST_FLAGS = BASE_FLAGS | SETUP.SINGLE_ISSUER | SETUP.COOP_TASKRUN | SETUP.TASKRUN_FLAG;
 const NEEDED_FEATURES = FEAT.SINGLE_MMAP | FEAT.NODROP | FEAT.EXT_ARG;
 
 /** A new io_uring and where its parts are. The caller owns the fd. */
 export interface IoUringSetup {
   readonly fd: Fd;
   readonly params: NativeBuffer;
-  /** The ring belongs to the thread that made it, and completions wait until that thread enters the kernel. */
-  readonly defersCompletions: boolean;
 }
 
 /** Why this process has no io_uring; undefined where it has. */
@@ -40,7 +39,7 @@ export function openIoUring(entries: number, completions: number): IoUringSetup 
     const number = ioUringSetup(entries, params.address);
     if (number >= 0) {
       const fd = new Fd(number, "io_uring");
-      return { fd: checkFeatures(fd, params), params, defersCompletions: flags === BEST_FLAGS };
+      return { fd: checkFeatures(fd, params), params };
     }
     if (lastErrno() !== Errno.EINVAL) break;
   }
@@ -51,7 +50,9 @@ function checkFeatures(fd: Fd, params: NativeBuffer): Fd {
   const features = params.view.getUint32(PARAMS.features, true);
   if ((features & NEEDED_FEATURES) === NEEDED_FEATURES) return fd;
   fd[Symbol.dispose]();
-  throw syscallError("io_uring_setup", "this kernel's io_uring is too old, Linux 5.18 is needed", { features });
+  throw syscallError("io_uring_setup", "this kernel's io_uring is too old, Linux 5.18 is needed", {
+    features,
+  });
 }
 
 function obstacleOf(errno: number): string {

@@ -76,8 +76,6 @@ export class IoUring implements Disposable {
     readonly rings: Mapping,
     readonly entriesMapping: Mapping,
     params: DataView,
-    /** Completions wait until this thread enters the kernel: `hasDeferred` says so. */
-    readonly defersCompletions: boolean,
   ) {
     const word = (offset: number) => params.getUint32(offset, true) / 4;
     const window = rings.window(0, rings.sizeBytes);
@@ -101,7 +99,7 @@ export class IoUring implements Disposable {
   static create(options: IoUringOptions): IoUring {
     const { entries, completions = entries * 2 } = options;
     using stack = new DisposableStack();
-    const { fd, params, defersCompletions } = openIoUring(entries, completions);
+    const { fd, params } = openIoUring(entries, completions);
     stack.use(fd);
     const { view } = params;
     const sqEntries = view.getUint32(PARAMS.sqEntries, true);
@@ -110,7 +108,7 @@ export class IoUring implements Disposable {
     const sizeBytes = Math.max(Math.ceil(sqBytes / 4) * 4, cqBytes);
     const rings = stack.use(Mapping.ofFd(fd, { sizeBytes, offset: OFFSET_SQ_RING }));
     const sqes = stack.use(Mapping.ofFd(fd, { sizeBytes: sqEntries * SQE_BYTES, offset: OFFSET_SQES }));
-    const ring = new IoUring(fd, rings, sqes, view, defersCompletions);
+    const ring = new IoUring(fd, rings, sqes, view);
     stack.move();
     return ring;
   }
@@ -266,7 +264,7 @@ export class IoUring implements Disposable {
     flags: number,
   ): boolean {
     const tail = this.#tail;
-    if (((tail - this.#submitted) >>> 0) > this.#sqMask) return false;
+    if ((tail - this.#submitted) >>> 0 > this.#sqMask) return false;
     const sqes = this.#sqes;
     const base = (tail & this.#sqMask) * SQE_WORDS;
     const isFixed = file >= 0;
@@ -298,12 +296,10 @@ export class IoUring implements Disposable {
 
   #register(operation: number, argument: number, count: number): void {
     assert(this.inFlight === 0, "files are registered while nothing is in flight");
-    check(
-      ioUringRegister(this.fd.number, operation, argument, count),
-      "io_uring_register",
-      this.fd.label,
-      { operation, count },
-    );
+    check(ioUringRegister(this.fd.number, operation, argument, count), "io_uring_register", this.fd.label, {
+      operation,
+      count,
+    });
   }
 }
 

@@ -70,15 +70,22 @@ export class UnixSocket implements Disposable {
 
   /**
    * One sendmsg of bytes `offset` to `offset + sizeBytes` of `buffer`; the fds ride on the first byte.
-   * Returns the bytes taken, WOULD_BLOCK when the timeout is over.
+   * Returns the bytes taken, WOULD_BLOCK when the timeout is over (or at once with `dontWait`).
    * @throws PeerError when the peer has hung up
    */
-  send(buffer: NativeBuffer, offset: number, sizeBytes: number, fds: readonly Fd[] = []): number {
+  send(
+    buffer: NativeBuffer,
+    offset: number,
+    sizeBytes: number,
+    fds: readonly Fd[] = [],
+    dontWait = false,
+  ): number {
     assert(sizeBytes > 0 && fds.length <= MAX_MESSAGE_FDS);
     const header = this.#sending;
     header.point(buffer.address + offset, sizeBytes, this.#packFds(fds));
+    const flags = MSG.NOSIGNAL | (dontWait ? MSG.DONTWAIT : 0);
     for (;;) {
-      const sent = libc.sendmsg(this.fd.number, header.block.address, MSG.NOSIGNAL);
+      const sent = libc.sendmsg(this.fd.number, header.block.address, flags);
       if (sent >= 0) return Number(sent);
       const error = lastErrno();
       if (error === Errno.EAGAIN) return WOULD_BLOCK;

@@ -9,6 +9,7 @@ test.each<[string, Address]>([
   ["/a b:c", { kind: "file", path: "/a b:c" }],
   ["qmp:/run/web.qmp", { kind: "qmp", path: "/run/web.qmp" }],
   ["machine:web", { kind: "machine", path: "web" }],
+  ["device:/run/disk.ctl", { kind: "device", path: "/run/disk.ctl" }],
   ["unix:/run/a:b", { kind: "unix", path: "/run/a:b" }],
   ["tcp:host.example:7000", { kind: "tcp", host: "host.example", port: 7000 }],
   ["tcp:10.0.0.1:1", { kind: "tcp", host: "10.0.0.1", port: 1 }],

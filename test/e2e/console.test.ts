@@ -17,7 +17,7 @@ import {
   setNonBlocking,
   writeSome,
 } from "../../src/sys/mod.ts";
-import { PROGRAM } from "../bin/run-vhu.ts";
+import { PROGRAM, runVhu } from "../bin/run-vhu.ts";
 import { ConsoleDriver, Driver, DriverMemory } from "../support/driver/mod.ts";
 import { startVhu } from "../support/vhu-process.ts";
 
@@ -251,3 +251,31 @@ test(
   },
   TIMEOUT_MS,
 );
+
+test("the terminal's path is a line of JSON, and its link goes with the process", async () => {
+  const port = ["--port", `name=tty,pty=${join(dir, "tty")}`];
+  await using vhu = startVhu(["device", "run", "console", "--socket", join(dir, "s"), "--json", ...port]);
+  until(
+    () => vhu.stdout().split("\n").length > 2,
+    () => Bun.sleepSync(10),
+  );
+  const [line = ""] = vhu.stdout().split("\n");
+  expect(JSON.parse(line)).toEqual({
+    type: "pty",
+    port: 0,
+    name: "tty",
+    path: readlinkSync(join(dir, "tty")),
+  });
+  expect(await vhu.end("SIGTERM")).toBe(0);
+  expect(existsSync(join(dir, "tty"))).toBe(false);
+});
+
+test.each([
+  ["a port without an end", ["--port", "name=x"]],
+  ["ports besides another end", ["--port", "pty", "--stdio"]],
+  ["two ports of one name", ["--port", "name=x,pty", "--port", "name=x,pty"]],
+])("2 for %s", async (_, args) => {
+  const { status, stderr } = await runVhu(["device", "run", "console", "--socket", join(dir, "s"), ...args]);
+  expect([status, stderr]).toEqual([2, expect.stringMatching(/port/)]);
+  expect(existsSync(join(dir, "s"))).toBe(false);
+});

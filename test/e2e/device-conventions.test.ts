@@ -87,6 +87,17 @@ test("it never becomes a daemon: the process that was started serves, in its own
   client[Symbol.dispose]();
 });
 
+test("it serves on when whoever read its log has gone", async () => {
+  const child = Bun.spawn([...PROGRAM, ...blk("--socket", socket)], { stdio: ["ignore", "ignore", "pipe"] });
+  const log = child.stderr.getReader();
+  let text = "";
+  while (!text.includes("ready")) text += new TextDecoder().decode((await log.read()).value);
+  await log.cancel();
+  for (let times = 0; times < 2; times++) writeAndRead(connectUnix(socket));
+  child.kill("SIGTERM");
+  expect(await child.exited).toBe(0);
+});
+
 describe("docs/vhost-user.d", () => {
   const folder = join(ROOT, "docs/vhost-user.d");
   const descriptions = readdirSync(folder).filter((name) => name.endsWith(".json"));

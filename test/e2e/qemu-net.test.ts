@@ -35,14 +35,18 @@ function vhostUser(netdev = "", device = ""): string[] {
   ];
 }
 
-const address = (last: number) => `ip link set lo up; ip link set eth0 up; ip address add 10.9.0.${last}/24 dev eth0`;
+const address = (last: number) =>
+  `ip link set lo up; ip link set eth0 up; ip address add 10.9.0.${last}/24 dev eth0`;
 /** Downloads `bytes` and says how many hundredths of a second that took. */
 const download = (bytes: number) => `start=$(cut -d' ' -f1 /proc/uptime | tr -d .)
 wget -q -O /tmp/file http://10.9.0.1:8080/file && end=$(cut -d' ' -f1 /proc/uptime | tr -d .)
 [ "$(wc -c </tmp/file)" = ${bytes} ] && echo "GUEST-TOOK $((end - start))"
 echo "GUEST-SUM $(sha256sum /tmp/file | cut -d' ' -f1)"`;
 
-function serveFile(namespace: NetNamespace, sizeBytes: number): { readonly sum: string; stop(): Promise<void> } {
+function serveFile(
+  namespace: NetNamespace,
+  sizeBytes: number,
+): { readonly sum: string; stop(): Promise<void> } {
   const bytes = randomBytes(sizeBytes);
   const folder = join(dir, "www");
   mkdirSync(folder);
@@ -59,7 +63,13 @@ function serveFile(namespace: NetNamespace, sizeBytes: number): { readonly sum: 
 
 test.skipIf(!peers || !canTap).each([
   { name: "one pair, split rings", daemon: [], netdev: "", device: "", cpus: "1" },
-  { name: "two pairs, packed rings", daemon: ["--queue-pairs", "2"], netdev: ",queues=2", device: ",mq=on,vectors=6,packed=on", cpus: "2" },
+  {
+    name: "two pairs, packed rings",
+    daemon: ["--queue-pairs", "2"],
+    netdev: ",queues=2",
+    device: ",mq=on,vectors=6,packed=on",
+    cpus: "2",
+  },
 ])(
   "through a tap into a network namespace: ping, and HTTP of 64 MiB ($name)",
   async ({ daemon: options, netdev, device, cpus }) => {
@@ -80,7 +90,9 @@ echo GUEST-DONE`;
       await qemu.waitForSerial(new RegExp(`GUEST-SUM ${server.sum}`), BOOT_TIMEOUT_MS);
       await qemu.waitForSerial(/GUEST-DONE/, BOOT_TIMEOUT_MS);
       const hundredths = Number(/GUEST-TOOK (\d+)/.exec(qemu.serial())?.[1]);
-      console.log(`64 MiB over HTTP through ${tap}: ${(HTTP_BYTES / 1e6 / (hundredths / 100)).toFixed(1)} MB/s`);
+      console.log(
+        `64 MiB over HTTP through ${tap}: ${(HTTP_BYTES / 1e6 / (hundredths / 100)).toFixed(1)} MB/s`,
+      );
       expect(await qemu.waitForExit(BOOT_TIMEOUT_MS)).toBe(0);
       expect(daemon.stderr()).not.toMatch(/ (warn|error) /);
     } finally {
@@ -121,7 +133,9 @@ httpd -p 8080 -h /tmp/www; echo GUEST-SERVES; while [ ! -e /tmp/www/end ]; do sl
     const sum = /GUEST-HAS ([0-9a-f]{64})/.exec(server.serial())?.[1];
     expect(qemu.serial()).toContain(`GUEST-SUM ${sum}`);
     const hundredths = Number(/GUEST-TOOK (\d+)/.exec(qemu.serial())?.[1]);
-    console.log(`8 MiB over HTTP between two guests: ${(sizeBytes / 1e6 / (hundredths / 100)).toFixed(1)} MB/s`);
+    console.log(
+      `8 MiB over HTTP between two guests: ${(sizeBytes / 1e6 / (hundredths / 100)).toFixed(1)} MB/s`,
+    );
     expect(await qemu.waitForExit(BOOT_TIMEOUT_MS)).toBe(0);
     expect(daemon.stderr()).not.toMatch(/ (warn|error) /);
   },

@@ -4,18 +4,23 @@ import { UsageError } from "../../../src/errors.ts";
 import { EventLoop } from "../../../src/sys/mod.ts";
 import { frame, HEADER_BYTES, MAC, NetRig, type RigOptions, WITH_CONTROL } from "./net-rig.ts";
 
-const loopback = (options: RigOptions = {}, pairs = 1) => new NetRig((loop) => new LoopbackEnd(loop, pairs), options);
+const loopback = (options: RigOptions = {}, pairs = 1) =>
+  new NetRig((loop) => new LoopbackEnd(loop, pairs), options);
 const LONG_MS = 3_600_000;
 
 describe("frames", () => {
-  test.each([false, true])("come back in order, and the driver is interrupted per batch (packed: %p)", (packed) => {
-    using net = loopback({ packed });
-    net.offer(32);
-    for (let i = 0; i < 20; i++) net.tx().add([{ out: new Uint8Array(HEADER_BYTES) }, { out: frame(i, 60 + i * 70) }]);
-    net.tx().kick();
-    for (let i = 0; i < 20; i++) expect(net.receive()).toEqual(frame(i, 60 + i * 70));
-    expect([net.rx().calls, net.tx().calls]).toEqual([1, 1]);
-  });
+  test.each([false, true])(
+    "come back in order, and the driver is interrupted per batch (packed: %p)",
+    (packed) => {
+      using net = loopback({ packed });
+      net.offer(32);
+      for (let i = 0; i < 20; i++)
+        net.tx().add([{ out: new Uint8Array(HEADER_BYTES) }, { out: frame(i, 60 + i * 70) }]);
+      net.tx().kick();
+      for (let i = 0; i < 20; i++) expect(net.receive()).toEqual(frame(i, 60 + i * 70));
+      expect([net.rx().calls, net.tx().calls]).toEqual([1, 1]);
+    },
+  );
 
   test("one that is larger than a buffer is spread over as many as it needs", () => {
     using net = loopback();

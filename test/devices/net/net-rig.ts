@@ -1,4 +1,4 @@
-import { type NetEnd, NetDevice, type NetOptions, netFeature } from "../../../devices/net/mod.ts";
+import { NetDevice, type NetEnd, type NetOptions, netFeature } from "../../../devices/net/mod.ts";
 import type { Logger } from "../../../src/logger.ts";
 import { EventLoop } from "../../../src/sys/mod.ts";
 import { DrivenMemory, DrivenQueue, type Used } from "../../support/driven-queue.ts";
@@ -42,7 +42,9 @@ export class NetRig implements Disposable {
     this.loop = options.loop ?? this.stack.use(new EventLoop());
     this.driven = this.stack.use(new DrivenMemory());
     const end = makeEnd(this.loop, this.logger);
-    this.device = this.stack.use(new NetDevice(end, this.loop, { mac: MAC, logger: this.logger, ...options }));
+    this.device = this.stack.use(
+      new NetDevice(end, this.loop, { mac: MAC, logger: this.logger, ...options }),
+    );
     this.device.ackFeatures(acked);
     const pairs = end.ports.length;
     const queueCount = 2 * pairs + ((acked & netFeature.CTRL_VQ) === 0n ? 0 : 1);
@@ -67,7 +69,8 @@ export class NetRig implements Disposable {
 
   /** Sends a frame as a driver does: the header in a piece of its own. */
   send(bytes: Uint8Array, pair = 0): void {
-    if (!this.tx(pair).add([{ out: new Uint8Array(HEADER_BYTES) }, { out: bytes }])) throw new Error("the ring is full");
+    if (!this.tx(pair).add([{ out: new Uint8Array(HEADER_BYTES) }, { out: bytes }]))
+      throw new Error("the ring is full");
     this.tx(pair).kick();
   }
 
@@ -100,7 +103,11 @@ export class NetRig implements Disposable {
   /** A command on the control queue; the acknowledgement. */
   control(commandClass: number, command: number, data: Uint8Array): number | undefined {
     const queue = this.queues.at(-1)!;
-    const used = queue.run([{ out: Uint8Array.of(commandClass, command) }, { out: data }, { room: 1 }]);
+    const used = queue.run([
+      { out: Uint8Array.of(commandClass, command) },
+      ...(data.length === 0 ? [] : [{ out: data }]),
+      { room: 1 },
+    ]);
     return used.writtenBytes === 1 ? used.written[0] : undefined;
   }
 

@@ -4,60 +4,16 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { NetDevice, netFeature, StreamEnd } from "../../../devices/net/mod.ts";
 import { MAX_NET_FRAME_BYTES } from "../../../src/limits.ts";
-import { connectUnix, type Fd, NativeBuffer, setBufferSizes, UnixListener, UnixSocket, WOULD_BLOCK } from "../../../src/sys/mod.ts";
+import { connectUnix, setBufferSizes, UnixListener, UnixSocket } from "../../../src/sys/mod.ts";
 import { loadDevice, saveDevice } from "../../support/device-state.ts";
 import { frame, NetRig } from "./net-rig.ts";
+import { Peer, wire } from "./stream-peer.ts";
 
 let dir: string;
 beforeEach(() => {
   dir = mkdtempSync(join(tmpdir(), "vhu-stream-"));
 });
 afterEach(() => rmSync(dir, { recursive: true, force: true }));
-
-function wire(...frames: readonly Uint8Array[]): Uint8Array {
-  const parts = frames.map((bytes) => {
-    const length = new Uint8Array(4);
-    new DataView(length.buffer).setUint32(0, bytes.length);
-    return Buffer.concat([length, bytes]);
-  });
-  return new Uint8Array(Buffer.concat(parts));
-}
-
-/** The other side of the stream. */
-class Peer implements Disposable {
-  #bytes = Buffer.alloc(0);
-
-  constructor(readonly socket: UnixSocket) {}
-
-  write(bytes: Uint8Array): void {
-    const buffer = new NativeBuffer(bytes.length);
-    buffer.bytes.set(bytes);
-    for (let sent = 0; sent < bytes.length; ) sent += this.socket.send(buffer, sent, bytes.length - sent);
-  }
-
-  /** The next frame that is there as a whole. */
-  read(): Uint8Array | undefined {
-    const buffer = new NativeBuffer(65_536);
-    const fds: Fd[] = [];
-    for (;;) {
-      if (this.#bytes.length >= 4) {
-        const end = 4 + this.#bytes.readUInt32BE(0);
-        if (this.#bytes.length >= end) {
-          const bytes = new Uint8Array(this.#bytes.subarray(4, end));
-          this.#bytes = this.#bytes.subarray(end);
-          return bytes;
-        }
-      }
-      const count = this.socket.receive(buffer, 0, buffer.sizeBytes, fds, true);
-      if (count === WOULD_BLOCK || count === 0) return undefined;
-      this.#bytes = Buffer.concat([this.#bytes, buffer.bytes.slice(0, count)]);
-    }
-  }
-
-  [Symbol.dispose](): void {
-    this.socket[Symbol.dispose]();
-  }
-}
 
 function setUp(options: { readonly smallBuffers?: boolean } = {}) {
   const stack = new DisposableStack();
@@ -80,7 +36,12 @@ describe("frames", () => {
     expect(net.await(() => peer.read())).toEqual(frame(1, 60));
     expect(net.await(() => peer.read())).toEqual(frame(2, 1514));
     peer.write(wire(frame(3, 64), frame(4, 65), frame(5, 5000)));
-    for (const [seed, size] of [[3, 64], [4, 65], [5, 5000]] as const) expect(net.receive()).toEqual(frame(seed, size));
+    for (const [seed, size] of [
+      [3, 64],
+      [4, 65],
+      [5, 5000],
+    ] as const)
+      expect(net.receive()).toEqual(frame(seed, size));
   });
 
   test("that come in piece by piece are put together", () => {
