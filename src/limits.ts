@@ -110,3 +110,9 @@ export const MAX_SNAPSHOT_SPOOL_BYTES = 1024 * GiB;
 export const MAX_QMP_MESSAGE_BYTES = 16 * MiB;
 /** Events of a monitor that wait to be looked at; the oldest are dropped. */
 export const MAX_QMP_EVENTS = 1024;
+/** What of a QEMU stream is not guest memory: the states of vhost-user back-ends are the largest part (18 bytes per inode of virtiofsd). */
+export const MAX_QEMU_STREAM_BYTES = 256 * MiB;
+/** Nesting of a device's description in a QEMU stream: QEMU's deepest has 7 levels. */
+export const MAX_VMDESC_DEPTH = 32;
+/** Sections of a QEMU stream: one for each device, 288 CPUs with three each included. */
+export const MAX_QEMU_SECTIONS = 65536;

@@ -1,0 +1,30 @@
+import { type ParsedStream, StreamParser } from "../../migrate/qemu/stream-parser.ts";
+
+/** Guest memory as a stream gave it: the last content of each page that came. */
+export type CollectedMemory = Map<string, Uint8Array | "zero">;
+
+/** Parses a whole stream, pushed in pieces. */
+export function collectStream(
+  bytes: Uint8Array,
+  pieces: (remaining: number) => number = (remaining) => remaining,
+): { parsed: ParsedStream; memory: CollectedMemory } {
+  const memory: CollectedMemory = new Map();
+  const parser = new StreamParser({
+    blocks: () => {},
+    page: (block, offset, page) => memory.set(`${block}:${offset}`, page.slice()),
+    zeroPage: (block, offset) => memory.set(`${block}:${offset}`, "zero"),
+  });
+  for (let at = 0; at < bytes.length; ) {
+    const count = Math.max(1, Math.min(pieces(bytes.length - at), bytes.length - at));
+    parser.push(bytes.subarray(at, at + count));
+    at += count;
+  }
+  return { parsed: parser.finish(), memory };
+}
+
+/** Pieces that are valid until the next, as one. */
+export function joined(pieces: Iterable<Uint8Array>): Uint8Array {
+  const copies: Uint8Array[] = [];
+  for (const piece of pieces) copies.push(piece.slice());
+  return Buffer.concat(copies);
+}
