@@ -3,13 +3,28 @@ import type { SnapshotManifest, SnapshotReader, SnapshotWriter } from "./snapsho
 /** Where a driver puts what it saves: the writing side of a snapshot. */
 export type VmSink = Pick<
   SnapshotWriter,
-  "writeMemoryMap" | "writeMemory" | "writeHole" | "writeDeviceState" | "writeMachineState" | "writeManifest"
+  | "writeMemoryMap"
+  | "lookUpPages"
+  | "writeMemory"
+  | "writeHole"
+  | "nextMemoryPass"
+  | "writeDeviceState"
+  | "writeQemuStream"
+  | "writeMachineState"
+  | "writeManifest"
 >;
 
 /** Where a driver takes what it loads from: the reading side of a snapshot, its root verified. */
 export type VmSource = Pick<
   SnapshotReader,
-  "manifest" | "memoryMap" | "extents" | "readExtentInto" | "deviceState" | "machineState"
+  | "manifest"
+  | "memoryMap"
+  | "memory"
+  | "extents"
+  | "loadRegion"
+  | "deviceState"
+  | "qemuStream"
+  | "machineState"
 >;
 
 /** One thing that was looked at before anything is touched. */

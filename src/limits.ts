@@ -99,8 +99,8 @@ export const MAX_SNAPSHOT_RECORDS = 2 * 1024 * 1024;
 export const MAX_SNAPSHOT_EXTENTS = 4 * 1024 * 1024;
 /** Plain bytes of one zstd frame: what a reader must be able to allocate for one extent. */
 export const MAX_SNAPSHOT_FRAME_BYTES = 1 * MiB;
-/** Extents in one record, so that a damaged record costs little. */
-export const MAX_SNAPSHOT_BATCH_EXTENTS = 64;
+/** Extents in one record, so that a damaged record costs little: four windows of 256 single pages each. */
+export const MAX_SNAPSHOT_BATCH_EXTENTS = 1024;
 /** One memory region: offsets stay exact as numbers far beyond this. */
 export const MAX_SNAPSHOT_REGION_BYTES = 16 * 1024 * GiB;
 /** A snapshot that comes through a pipe and is spooled to disk. */
@@ -116,3 +116,9 @@ export const MAX_QEMU_STREAM_BYTES = 256 * MiB;
 export const MAX_VMDESC_DEPTH = 32;
 /** Sections of a QEMU stream: one for each device, 288 CPUs with three each included. */
 export const MAX_QEMU_SECTIONS = 65536;
+/** Workers that compress or unpack a snapshot: beyond four, memory bandwidth and the one writer are the limit. */
+export const MAX_SNAPSHOT_WORKERS = 4;
+/** Times that a page may come again while a VM is saved: QEMU stops it after a few looks at its memory. */
+export const MAX_MEMORY_PASSES = 1024;
+/** The table in which a writer finds duplicate pages: enough for 8 GiB of different pages; with more, fewer are found. */
+export const MAX_SNAPSHOT_PAGE_TABLE_BYTES = 64 * MiB;

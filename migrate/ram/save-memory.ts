@@ -2,8 +2,8 @@ import { MAX_WINDOW_BYTES } from "../../src/limits.ts";
 import { dataRanges, eventLoopTurn, type Fd, Mapping } from "../../src/sys/mod.ts";
 import type { MoveOptions, VmSink } from "../driver.ts";
 
-/** One write to the sink: large enough for whole frames, small enough for progress and Ctrl-C. */
-const PIECE_BYTES = 16 << 20;
+/** One write to the sink: large enough to keep the compression Workers busy (25 ms), small enough for progress and Ctrl-C. */
+const PIECE_BYTES = 64 << 20;
 
 /** Gives a region's memory to `sink`: what its memfd holds, and its holes without touching them. The memory stands still. */
 export async function saveMemory(
@@ -14,6 +14,7 @@ export async function saveMemory(
   options: MoveOptions = {},
 ): Promise<void> {
   using mapping = Mapping.ofFd(fd, { sizeBytes, readOnly: true });
+  using _ = sink.lookUpPages(sizeBytes);
   let position = 0;
   for (const range of dataRanges(fd, sizeBytes)) {
     if (range.offset > position) sink.writeHole(regionId, position, range.offset - position);

@@ -23,6 +23,7 @@ export class FileInput implements Disposable {
   readonly what: string;
   readonly sizeBytes: number;
   #isOpen = true;
+  #isOwned = true;
   #buffer = new Uint8Array(0);
 
   private constructor(fd: number, what: string) {
@@ -40,6 +41,13 @@ export class FileInput implements Disposable {
     if (systemCall("fstat", path, () => fstatSync(fd)).isFile()) return input;
     input[Symbol.dispose]();
     throw new FormatError(`${path} is not a regular file: a pipe is read through "-"`, "header", 0);
+  }
+
+  /** For another thread: the fd stays the owner's. */
+  static borrow(fd: number, what: string): FileInput {
+    const input = new FileInput(fd, what);
+    input.#isOwned = false;
+    return input;
   }
 
   /** Copies a pipe to an unnamed file; `fd` stays the caller's. @throws SyscallError, FormatError */
@@ -74,7 +82,7 @@ export class FileInput implements Disposable {
   [Symbol.dispose](): void {
     if (!this.#isOpen) return;
     this.#isOpen = false;
-    closeSync(this.fd);
+    if (this.#isOwned) closeSync(this.fd);
   }
 }
 

@@ -3,8 +3,8 @@ import { MAX_SNAPSHOT_BATCH_EXTENTS, MAX_STATE_SECTION_BYTES } from "../../src/l
 import { viewOf } from "./bytes.ts";
 import { decodeExtent, EXTENT_ENTRY_BYTES, type Extent } from "./extent.ts";
 import type { FileInput } from "./file-input.ts";
+import { BATCH_HEAD_BYTES } from "./frame-batch.ts";
 import { livingExtents } from "./living-extents.ts";
-import { BATCH_HEAD_BYTES } from "./memory-writer.ts";
 import { RECORD_HEAD_BYTES, type RecordEntry, RecordType } from "./record.ts";
 import { readPayload, type SnapshotStructure } from "./structure.ts";
 

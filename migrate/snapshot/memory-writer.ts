@@ -1,48 +1,53 @@
-import assert from "node:assert/strict";
 import { UsageError } from "../../src/errors.ts";
-import { MAX_SNAPSHOT_BATCH_EXTENTS, MAX_SNAPSHOT_FRAME_BYTES } from "../../src/limits.ts";
-import { xxh3 } from "../../src/state/mod.ts";
-import { viewOf } from "./bytes.ts";
-import { createZstd, frameBoundBytes } from "./compression.ts";
-import { EXTENT_ENTRY_BYTES, type Extent, encodeExtent, type Frame } from "./extent.ts";
+import { MAX_SNAPSHOT_FRAME_BYTES } from "../../src/limits.ts";
+import { addressOf } from "../../src/sys/mod.ts";
+import { createZstd, DEFAULT_LEVEL, frameBoundBytes } from "./compression.ts";
+import { CompressionPool, type Window } from "./compression-pool.ts";
+import type { Extent, Frame } from "./extent.ts";
 import { readFully } from "./file-io.ts";
+import { FrameBatch, type Mutable } from "./frame-batch.ts";
 import type { MemoryStats } from "./index-table.ts";
 import { livingExtents } from "./living-extents.ts";
 import { MEMORY_PAGE_BYTES, type SnapshotRegion } from "./manifest.ts";
-import { RECORD_CHECKSUM_BYTES, RECORD_HEAD_BYTES, RecordFlag, RecordType } from "./record.ts";
+import { type PackedRun, type PackedWindow, WINDOW_ROOM_BYTES, WindowPacker } from "./pack-window.ts";
+import { PageTable } from "./page-table.ts";
 import type { RecordOutput } from "./record-output.ts";
-import { zeroRuns } from "./zero-runs.ts";
 
-/** u32 extents, u32 zero: before the table of a batch. */
-export const BATCH_HEAD_BYTES = 8;
-/** Frames in memory before a record is written: the writer's own memory is about this. */
-const BATCH_FRAME_BYTES = 16 * 1024 * 1024;
-/** Where frames start in the buffer, so that head and table always fit in front of them. */
-const FRAMES_START = RECORD_HEAD_BYTES + BATCH_HEAD_BYTES + MAX_SNAPSHOT_BATCH_EXTENTS * EXTENT_ENTRY_BYTES;
+/** From here on Workers are worth their start (20 ms). */
+const LEAST_POOL_BYTES = 8 * 1024 * 1024;
 
-type Mutable<Type> = { -readonly [Key in keyof Type]: Type[Key] };
+/** A window in its region; `address` is 0 where duplicates are not looked up. */
+interface Place {
+  readonly regionId: number;
+  readonly offset: number;
+  readonly plain: Uint8Array;
+  readonly address: number;
+}
 
 /** Turns memory into extents of zeros, duplicates and zstd frames, and writes them in batches. */
-export class MemoryWriter {
+export class MemoryWriter implements Disposable {
   readonly #output: RecordOutput;
   /** Whether frames can be read back, which finding duplicates needs. */
   readonly #isReadable: boolean;
-  readonly #zstd = createZstd();
   readonly #frames = new Map<bigint, Mutable<Frame>>();
   readonly #extents: Mutable<Extent>[] = [];
+  readonly #batch: FrameBatch;
+  /** By their numbers in the table of pages. */
+  readonly #frameList: Frame[] = [];
+  #pages: PageTable | undefined;
+  #isLookingUp = false;
+  #packer: WindowPacker | undefined;
+  #pool: CompressionPool | undefined;
   #regions = new Map<number, SnapshotRegion>();
   #passNumber = 0;
-  #batchCount = 0;
-  #batchStart = 0;
-  #buffer: Uint8Array | undefined;
-  #scratch: { frame: Uint8Array; plain: Uint8Array } | undefined;
-  /** Where the next frame goes in the buffer. Frames of the open batch carry offsets in the buffer, made negative. */
-  #fill = FRAMES_START;
+  #room: Uint8Array | undefined;
+  #scratch: Uint8Array | undefined;
   #compressedBytes = 0;
 
   constructor(output: RecordOutput, isReadable: boolean) {
     this.#output = output;
     this.#isReadable = isReadable;
+    this.#batch = new FrameBatch(output);
   }
 
   setRegions(regions: readonly SnapshotRegion[]): void {
@@ -54,18 +59,41 @@ export class MemoryWriter {
     return this.#passNumber;
   }
 
+  /** Until the result is disposed, what is written stays mapped and unchanged, so that pages are looked up in it. */
+  lookUpPages(sizeBytes: number): Disposable {
+    this.#pages ??= PageTable.allocate(sizeBytes);
+    this.#isLookingUp = true;
+    return {
+      [Symbol.dispose]: () => {
+        this.#isLookingUp = false;
+        this.#pages?.clear();
+      },
+    };
+  }
+
   write(regionId: number, offset: number, bytes: Uint8Array): void {
     this.#check(regionId, offset, bytes.length);
-    for (let at = 0; at < bytes.length; ) {
-      const untilBoundary = MAX_SNAPSHOT_FRAME_BYTES - ((offset + at) % MAX_SNAPSHOT_FRAME_BYTES);
-      const window = bytes.subarray(at, at + untilBoundary);
-      for (const run of zeroRuns(window)) {
-        const where = offset + at + run.offset;
-        if (run.isZero) this.#zeros(regionId, where, run.sizeBytes);
-        else this.#content(regionId, where, window.subarray(run.offset, run.offset + run.sizeBytes));
-      }
-      at += window.length;
-    }
+    if (bytes.length === 0) return;
+    const address = this.#isLookingUp ? addressOf(bytes) : 0;
+    const place = (window: Window, packed: PackedWindow, room: Uint8Array) => {
+      const plain = bytes.subarray(window.offset, window.offset + window.sizeBytes);
+      const where = {
+        regionId,
+        offset: offset + window.offset,
+        plain,
+        address: address && address + window.offset,
+      };
+      this.#place(where, packed, room);
+    };
+    const windows = windowsOf(offset, bytes.length);
+    if (bytes.length >= LEAST_POOL_BYTES && CompressionPool.workerCount() > 1) {
+      this.#pages ??= PageTable.allocate(0);
+      this.#pool ??= new CompressionPool(DEFAULT_LEVEL, this.#pages);
+      this.#pool.compress(bytes, windows, address !== 0, (window, packed, room) => {
+        if (packed !== undefined) place(window, packed, room);
+        else this.#pack(bytes, window, address, place);
+      });
+    } else for (const window of windows) this.#pack(bytes, window, address, place);
   }
 
   hole(regionId: number, offset: number, sizeBytes: number): void {
@@ -75,7 +103,7 @@ export class MemoryWriter {
 
   /** Writes what is left and says what lives. @throws UsageError unless every region is covered, once per pass. */
   finish(): { extents: Extent[]; stats: MemoryStats } {
-    this.#flush();
+    this.#batch.flush();
     const extents = livingExtents(this.#extents, (earlier, later) => {
       throw new UsageError(
         `region ${later.regionId} was written twice in pass ${later.passNumber}, at ${earlier.offset} and ${later.offset}`,
@@ -118,8 +146,64 @@ export class MemoryWriter {
     }
   }
 
+  /** One window on this thread. */
+  #pack(
+    bytes: Uint8Array,
+    window: Window,
+    address: number,
+    place: (window: Window, packed: PackedWindow, room: Uint8Array) => void,
+  ): void {
+    this.#room ??= new Uint8Array(WINDOW_ROOM_BYTES);
+    this.#packer ??= new WindowPacker(createZstd(), this.#pages);
+    const plain = bytes.subarray(window.offset, window.offset + window.sizeBytes);
+    place(window, this.#packer.pack(plain, address && address + window.offset, this.#room), this.#room);
+  }
+
+  #place(where: Place, { runs, frame: packed }: PackedWindow, room: Uint8Array): void {
+    const bytes = room.subarray(0, packed?.sizeBytes ?? 0);
+    const known = packed === undefined ? undefined : this.#frames.get(packed.checksum);
+    const isKnown =
+      known !== undefined && known.plainBytes === packed?.plainBytes && this.#isSame(known, bytes);
+    const own =
+      packed === undefined || isKnown ? known : this.#newFrame(bytes, packed.plainBytes, packed.checksum);
+    for (const run of runs) {
+      const offset = where.offset + run.offset;
+      const extent = {
+        regionId: where.regionId,
+        passNumber: this.#passNumber,
+        offset,
+        sizeBytes: run.sizeBytes,
+      };
+      if (run.kind === "zero") this.#zeros(where.regionId, offset, run.sizeBytes);
+      else if (run.kind === "data" && own !== undefined) {
+        this.#add({ ...extent, kind: isKnown ? "duplicate" : "data", frame: own, skipBytes: run.skipBytes });
+      } else if (run.kind === "duplicate") {
+        const { frameNumber, page } = run.place;
+        const frame = this.#frameList[frameNumber] as Frame;
+        this.#add({ ...extent, kind: "duplicate", frame, skipBytes: page * MEMORY_PAGE_BYTES });
+      }
+    }
+    if (own !== undefined && !isKnown && where.address !== 0) this.#addPages(where, runs, own);
+    this.#batch.flushIfFull();
+  }
+
+  #addPages({ plain, address }: Place, runs: readonly PackedRun[], frame: Frame): void {
+    const frameNumber = this.#frameList.push(frame) - 1;
+    for (const run of runs) {
+      if (run.kind !== "data") continue;
+      for (let at = 0; at < run.sizeBytes; at += MEMORY_PAGE_BYTES) {
+        const start = run.offset + at;
+        const page = (run.skipBytes + at) / MEMORY_PAGE_BYTES;
+        this.#pages?.add(plain.subarray(start, start + MEMORY_PAGE_BYTES), address + start, {
+          frameNumber,
+          page,
+        });
+      }
+    }
+  }
+
   #zeros(regionId: number, offset: number, sizeBytes: number): void {
-    const last = this.#batchCount === 0 ? undefined : this.#extents.at(-1);
+    const last = this.#batch.last;
     const isNext =
       last?.kind === "zero" && last.regionId === regionId && last.offset + last.sizeBytes === offset;
     if (last !== undefined && isNext && last.passNumber === this.#passNumber) {
@@ -129,86 +213,46 @@ export class MemoryWriter {
     this.#add({ regionId, passNumber: this.#passNumber, offset, sizeBytes, kind: "zero", skipBytes: 0 });
   }
 
-  #content(regionId: number, offset: number, bytes: Uint8Array): void {
-    const checksum = xxh3(bytes);
-    const known = this.#frames.get(checksum);
-    const isDuplicate = known !== undefined && this.#isSame(known, bytes);
-    const frame = isDuplicate ? known : this.#compress(bytes, checksum);
-    const kind = isDuplicate ? "duplicate" : "data";
-    this.#add({
-      regionId,
-      passNumber: this.#passNumber,
-      offset,
-      sizeBytes: bytes.length,
-      kind,
-      frame,
-      skipBytes: 0,
-    });
-  }
-
-  #compress(bytes: Uint8Array, checksum: bigint): Mutable<Frame> {
-    this.#buffer ??= new Uint8Array(
-      FRAMES_START + BATCH_FRAME_BYTES + frameBoundBytes(MAX_SNAPSHOT_FRAME_BYTES) + RECORD_CHECKSUM_BYTES,
-    );
-    const room = this.#buffer.subarray(this.#fill, this.#fill + frameBoundBytes(bytes.length));
-    const sizeBytes = this.#zstd.compress(room, bytes);
-    const frame = { offset: -this.#fill, sizeBytes, plainBytes: bytes.length, checksum };
-    this.#fill += sizeBytes;
-    this.#compressedBytes += sizeBytes;
+  #newFrame(bytes: Uint8Array, plainBytes: number, checksum: bigint): Frame {
+    const frame = this.#batch.addFrame(bytes, plainBytes, checksum);
+    this.#compressedBytes += bytes.length;
     if (this.#isReadable && !this.#frames.has(checksum)) this.#frames.set(checksum, frame);
     return frame;
   }
 
-  /** xxh3 only finds candidates: two pages are the same when their bytes are. */
+  /**
+   * xxh3 only finds candidates: what is the same is found by comparing all bytes. It is enough to compare the frames:
+   * from equal frames come equal bytes, and one compressor makes the same frame of the same bytes.
+   */
   #isSame(known: Frame, bytes: Uint8Array): boolean {
-    if (known.plainBytes !== bytes.length) return false;
-    this.#scratch ??= {
-      frame: new Uint8Array(frameBoundBytes(MAX_SNAPSHOT_FRAME_BYTES)),
-      plain: new Uint8Array(MAX_SNAPSHOT_FRAME_BYTES),
-    };
-    let frame = this.#scratch.frame.subarray(0, known.sizeBytes);
-    if (known.offset < 0) frame = this.#openFrame(known);
-    else readFully(this.#output.fd, frame, known.offset, this.#output.what, "extent");
-    const plain = this.#scratch.plain.subarray(0, known.plainBytes);
-    this.#zstd.decompress(plain, frame);
-    return Buffer.compare(plain, bytes) === 0;
-  }
-
-  #openFrame(frame: Frame): Uint8Array {
-    assert(this.#buffer !== undefined);
-    return this.#buffer.subarray(-frame.offset, -frame.offset + frame.sizeBytes);
+    if (known.sizeBytes !== bytes.length) return false;
+    const open = this.#batch.openFrame(known);
+    if (open !== undefined) return Buffer.compare(open, bytes) === 0;
+    this.#scratch ??= new Uint8Array(frameBoundBytes(MAX_SNAPSHOT_FRAME_BYTES));
+    const stored = this.#scratch.subarray(0, known.sizeBytes);
+    readFully(this.#output.fd, stored, known.offset, this.#output.what, "extent");
+    return Buffer.compare(stored, bytes) === 0;
   }
 
   #add(extent: Mutable<Extent>): void {
     this.#extents.push(extent);
-    this.#batchCount += 1;
-    const isFull = this.#fill - FRAMES_START >= BATCH_FRAME_BYTES;
-    if (isFull || this.#batchCount === MAX_SNAPSHOT_BATCH_EXTENTS) this.#flush();
+    this.#batch.add(extent);
   }
 
-  /** One record: the table goes right in front of the frames, so that the whole is one piece of the buffer. */
-  #flush(): void {
-    if (this.#batchCount === 0) return;
-    this.#buffer ??= new Uint8Array(FRAMES_START + RECORD_CHECKSUM_BYTES);
-    const batch = this.#extents.slice(this.#batchStart);
-    const tableStart = FRAMES_START - batch.length * EXTENT_ENTRY_BYTES;
-    const recordStart = tableStart - BATCH_HEAD_BYTES - RECORD_HEAD_BYTES;
-    const view = viewOf(this.#buffer);
-    view.setUint32(tableStart - BATCH_HEAD_BYTES, batch.length, true);
-    view.setUint32(tableStart - BATCH_HEAD_BYTES + 4, 0, true);
-    this.#buffer.fill(0, tableStart, FRAMES_START);
-    const toFile = this.#output.position - recordStart;
-    for (const [index, extent] of batch.entries()) {
-      const frame = extent.frame as Mutable<Frame> | undefined;
-      if (frame !== undefined && frame.offset < 0) frame.offset = -frame.offset + toFile;
-      encodeExtent(view, tableStart + index * EXTENT_ENTRY_BYTES, extent);
-    }
-    const room = this.#buffer.subarray(recordStart, this.#fill + RECORD_CHECKSUM_BYTES);
-    const id = BigInt(this.#output.entries.length);
-    this.#output.recordInPlace(RecordType.extents, RecordFlag.critical, id, room);
-    if (this.#buffer.length <= FRAMES_START + RECORD_CHECKSUM_BYTES) this.#buffer = undefined;
-    this.#batchStart = this.#extents.length;
-    this.#batchCount = 0;
-    this.#fill = FRAMES_START;
+  [Symbol.dispose](): void {
+    this.#pool?.[Symbol.dispose]();
+    this.#pool = undefined;
   }
+}
+
+/** Windows end at multiples of 1 MiB of the region, so that equal memory in other places makes equal frames. */
+function windowsOf(offset: number, sizeBytes: number): Window[] {
+  const windows: Window[] = [];
+  for (let at = 0; at < sizeBytes; ) {
+    const untilBoundary = MAX_SNAPSHOT_FRAME_BYTES - ((offset + at) % MAX_SNAPSHOT_FRAME_BYTES);
+    const window = { offset: at, sizeBytes: Math.min(untilBoundary, sizeBytes - at) };
+    windows.push(window);
+    at += window.sizeBytes;
+  }
+  return windows;
 }

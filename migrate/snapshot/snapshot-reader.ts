@@ -1,11 +1,12 @@
 import { FormatError, UsageError } from "../../src/errors.ts";
 import { MAX_STATE_SECTION_BYTES } from "../../src/limits.ts";
-import { xxh3 } from "../../src/state/mod.ts";
-import { createZstd, decompressFrame, type Zstd } from "./compression.ts";
+import { createZstd, type Zstd } from "./compression.ts";
 import type { Extent } from "./extent.ts";
 import { ExtentTable } from "./extent-table.ts";
 import { FileInput, type SpoolOptions } from "./file-input.ts";
+import { FrameReader } from "./frame-reader.ts";
 import type { MemoryStats, StreamEntry } from "./index-table.ts";
+import { type LoadProgress, loadFrames } from "./load-pool.ts";
 import type { SnapshotHeader, SnapshotManifest, SnapshotRegion } from "./manifest.ts";
 import { type RecordEntry, RecordFlag, RecordType, recordTypeName } from "./record.ts";
 import { readStreamChunks } from "./stream-reader.ts";
@@ -35,6 +36,7 @@ export class SnapshotReader implements Disposable {
   readonly #input: FileInput;
   readonly #structure: SnapshotStructure;
   readonly #extents: ExtentTable;
+  readonly #frames = new FrameReader();
   #zstd: Zstd | undefined;
 
   private constructor(input: FileInput) {
@@ -120,26 +122,23 @@ export class SnapshotReader implements Disposable {
     return bytes;
   }
 
-  /**
-   * As `readExtent`, straight into `target` (e.g. guest memory), of the extent's size. The checksum is compared
-   * afterwards: when this throws, `target` holds rubbish and must not be used.
-   */
+  /** As `readExtent`, into `target`, of the extent's size, after its checksum held. */
   readExtentInto(extent: Extent, target: Uint8Array): void {
-    const { frame } = extent;
-    if (frame === undefined) {
-      target.fill(0);
-      return;
-    }
-    const isWhole = extent.sizeBytes === frame.plainBytes;
-    const plain = isWhole ? target : new Uint8Array(frame.plainBytes);
-    const bytes = this.#input.read(frame.offset, frame.sizeBytes, "extent");
-    this.#zstd ??= createZstd();
-    decompressFrame(this.#zstd, plain, bytes, `memory region ${extent.regionId}`, frame.offset);
-    if (xxh3(plain) !== frame.checksum) {
-      const where = `memory region ${extent.regionId} at 0x${extent.offset.toString(16)}`;
-      throw new FormatError("the checksum of the memory does not match", where, frame.offset);
-    }
-    if (!isWhole) target.set(plain.subarray(extent.skipBytes, extent.skipBytes + extent.sizeBytes));
+    if (extent.frame === undefined) target.fill(0);
+    else target.set(this.#frames.read(this.#input, { ...extent, frame: extent.frame }));
+  }
+
+  /**
+   * Writes a region into a file or memfd, in parallel, each piece after its checksum held; zeros are left out, since
+   * fresh memory has them. When this throws, a part of it is missing.
+   *
+   * @throws FormatError, UsageError, SyscallError, and what the signal was aborted with
+   */
+  async loadRegion(regionId: number, targetFd: number, options: LoadProgress = {}): Promise<void> {
+    const entries = this.extents(regionId).flatMap((extent) => {
+      return extent.frame === undefined ? [] : [{ ...extent, frame: extent.frame, fileNumber: 0 }];
+    });
+    await loadFrames(entries, [this.#input], targetFd, options);
   }
 
   /** All of a region in order. @throws FormatError */

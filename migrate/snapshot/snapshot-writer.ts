@@ -98,6 +98,16 @@ export class SnapshotWriter implements Disposable {
     this.#memory.write(regionId, offset, bytes);
   }
 
+  /**
+   * Until the result is disposed, what `writeMemory` gets stays mapped, in whole pages, and unchanged: then single pages
+   * that are in the file already are found, too. Not for a pipe.
+   *
+   * @param sizeBytes About how much will be written.
+   */
+  lookUpPages(sizeBytes: number): Disposable {
+    return this.#memory.lookUpPages(sizeBytes);
+  }
+
   /** Pages that are zero and need no look, e.g. a hole of a memfd. */
   writeHole(regionId: number, offset: number, sizeBytes: number): void {
     this.#expectOpen();
@@ -164,6 +174,7 @@ export class SnapshotWriter implements Disposable {
   /** Without `finish`: nothing is left of the file. */
   [Symbol.dispose](): void {
     this.#isOpen = false;
+    this.#memory[Symbol.dispose]();
     this.#target?.[Symbol.dispose]();
   }
 

@@ -1,4 +1,6 @@
 /** Linux, by bun:ffi: owned fds and mappings, sockets with fds, pipes, eventfds, epoll, files. x86_64 and aarch64. */
+
+export { isSameMemory } from "./compare-memory.ts";
 export { F, FALLOC, O, POLL, SEAL, SEEK } from "./constants.ts";
 export { cloneFile, copyRange } from "./copy-file.ts";
 export { Deadline } from "./deadline.ts";

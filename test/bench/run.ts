@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { commandStart } from "./command-start.ts";
 import { deviceState } from "./device-state.ts";
 import { requestRoundTrip } from "./request-round-trip.ts";
+import { snapshot } from "./snapshot.ts";
 import { splitRing } from "./split-ring.ts";
 import type { BenchContext } from "./support/bench.ts";
 import { Compiler } from "./support/compiler.ts";
@@ -16,7 +17,7 @@ import { type ContestResult, hold } from "./support/contest.ts";
 import { describeMachine, reportLines } from "./support/report.ts";
 import { warmMemory } from "./support/warm-memory.ts";
 
-const BENCHES = [requestRoundTrip, deviceState, splitRing, commandStart];
+const BENCHES = [requestRoundTrip, deviceState, splitRing, snapshot, commandStart];
 const DEFAULT_ROUNDS = 7;
 const MIN_ROUNDS = 5;
 

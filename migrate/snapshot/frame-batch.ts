@@ -1,0 +1,86 @@
+import { MAX_SNAPSHOT_BATCH_EXTENTS, MAX_SNAPSHOT_FRAME_BYTES } from "../../src/limits.ts";
+import { viewOf } from "./bytes.ts";
+import { frameBoundBytes } from "./compression.ts";
+import { EXTENT_ENTRY_BYTES, type Extent, encodeExtent, type Frame } from "./extent.ts";
+import { WINDOW_PAGES } from "./pack-window.ts";
+import { RECORD_CHECKSUM_BYTES, RECORD_HEAD_BYTES, RecordFlag, RecordType } from "./record.ts";
+import type { RecordOutput } from "./record-output.ts";
+
+/** u32 extents, u32 zero: before the table of a batch. */
+export const BATCH_HEAD_BYTES = 8;
+/** Frames in memory before a record is written. */
+const BATCH_FRAME_BYTES = 16 * 1024 * 1024;
+/** Where frames start in the buffer, so that head and table always fit in front of them. */
+const FRAMES_START = RECORD_HEAD_BYTES + BATCH_HEAD_BYTES + MAX_SNAPSHOT_BATCH_EXTENTS * EXTENT_ENTRY_BYTES;
+
+export type Mutable<Type> = { -readonly [Key in keyof Type]: Type[Key] };
+
+/** The extents and frames of one record while it grows. */
+export class FrameBatch {
+  readonly #output: RecordOutput;
+  #extents: Mutable<Extent>[] = [];
+  #buffer: Uint8Array | undefined;
+  /** Where the next frame goes in the buffer. Frames of the open batch carry offsets in the buffer, made negative. */
+  #fill = FRAMES_START;
+
+  constructor(output: RecordOutput) {
+    this.#output = output;
+  }
+
+  get last(): Mutable<Extent> | undefined {
+    return this.#extents.at(-1);
+  }
+
+  /** Takes a copy of a frame; its place in the file is known when the batch is flushed. */
+  addFrame(bytes: Uint8Array, plainBytes: number, checksum: bigint): Mutable<Frame> {
+    this.#buffer ??= new Uint8Array(
+      FRAMES_START + BATCH_FRAME_BYTES + frameBoundBytes(MAX_SNAPSHOT_FRAME_BYTES) + RECORD_CHECKSUM_BYTES,
+    );
+    const frame = { offset: -this.#fill, sizeBytes: bytes.length, plainBytes, checksum };
+    this.#buffer.set(bytes, this.#fill);
+    this.#fill += bytes.length;
+    return frame;
+  }
+
+  /** The bytes of a frame that is still here. */
+  openFrame(frame: Frame): Uint8Array | undefined {
+    return frame.offset < 0
+      ? this.#buffer?.subarray(-frame.offset, -frame.offset + frame.sizeBytes)
+      : undefined;
+  }
+
+  add(extent: Mutable<Extent>): void {
+    if (this.#extents.length === MAX_SNAPSHOT_BATCH_EXTENTS) this.flush();
+    this.#extents.push(extent);
+  }
+
+  /** Between windows: the extents of a window and their frame belong into one record. */
+  flushIfFull(): void {
+    const isFull = this.#fill - FRAMES_START >= BATCH_FRAME_BYTES;
+    if (isFull || this.#extents.length > MAX_SNAPSHOT_BATCH_EXTENTS - WINDOW_PAGES) this.flush();
+  }
+
+  /** One record: the table goes right in front of the frames, so that the whole is one piece of the buffer. */
+  flush(): void {
+    const extents = this.#extents;
+    if (extents.length === 0) return;
+    const buffer = this.#buffer ?? new Uint8Array(FRAMES_START + RECORD_CHECKSUM_BYTES);
+    const tableStart = FRAMES_START - extents.length * EXTENT_ENTRY_BYTES;
+    const recordStart = tableStart - BATCH_HEAD_BYTES - RECORD_HEAD_BYTES;
+    const view = viewOf(buffer);
+    view.setUint32(tableStart - BATCH_HEAD_BYTES, extents.length, true);
+    view.setUint32(tableStart - BATCH_HEAD_BYTES + 4, 0, true);
+    buffer.fill(0, tableStart, FRAMES_START);
+    const toFile = this.#output.position - recordStart;
+    for (const [index, extent] of extents.entries()) {
+      const frame = extent.frame as Mutable<Frame> | undefined;
+      if (frame !== undefined && frame.offset < 0) frame.offset = -frame.offset + toFile;
+      encodeExtent(view, tableStart + index * EXTENT_ENTRY_BYTES, extent);
+    }
+    const room = buffer.subarray(recordStart, this.#fill + RECORD_CHECKSUM_BYTES);
+    const id = BigInt(this.#output.entries.length);
+    this.#output.recordInPlace(RecordType.extents, RecordFlag.critical, id, room);
+    this.#extents = [];
+    this.#fill = FRAMES_START;
+  }
+}

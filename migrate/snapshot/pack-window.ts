@@ -1,0 +1,104 @@
+import { MAX_SNAPSHOT_FRAME_BYTES } from "../../src/limits.ts";
+import { xxh3 } from "../../src/state/mod.ts";
+import { frameBoundBytes, type Zstd } from "./compression.ts";
+import { MEMORY_PAGE_BYTES } from "./manifest.ts";
+import type { PagePlace, PageTable } from "./page-table.ts";
+import { zeroRuns } from "./zero-runs.ts";
+
+/** A part of a window: zeros, pages that the file has, or bytes of the window's frame from `skipBytes` on. */
+export type PackedRun = { readonly offset: number; readonly sizeBytes: number } & (
+  | { readonly kind: "zero" }
+  | { readonly kind: "duplicate"; readonly place: PagePlace }
+  | { readonly kind: "data"; readonly skipBytes: number }
+);
+
+export interface PackedWindow {
+  readonly runs: readonly PackedRun[];
+  /** At the start of the room; absent where no run is data. */
+  readonly frame:
+    | { readonly sizeBytes: number; readonly plainBytes: number; readonly checksum: bigint }
+    | undefined;
+}
+
+export const WINDOW_PAGES = MAX_SNAPSHOT_FRAME_BYTES / MEMORY_PAGE_BYTES;
+/** Where a window's frame always fits. */
+export const WINDOW_ROOM_BYTES = frameBoundBytes(MAX_SNAPSHOT_FRAME_BYTES);
+
+/** Cuts up to 1 MiB of pages into runs, and compresses what is new in it into `room`, as one frame. */
+export class WindowPacker {
+  readonly #zstd: Zstd;
+  readonly #pages: PageTable | undefined;
+  #packed: Uint8Array | undefined;
+
+  /** @param pages Where duplicates are looked up, if they are. */
+  constructor(zstd: Zstd, pages?: PageTable) {
+    this.#zstd = zstd;
+    this.#pages = pages;
+  }
+
+  /** @param address Of `window`, for the look-up of duplicates; 0 for none. */
+  pack(window: Uint8Array, address: number, room: Uint8Array): PackedWindow {
+    const runs: PackedRun[] = [];
+    let plainBytes = 0;
+    for (const { offset, sizeBytes, isZero } of zeroRuns(window)) {
+      if (isZero) runs.push({ offset, sizeBytes, kind: "zero" });
+      else {
+        for (const part of this.#duplicates(window, offset, sizeBytes, address)) {
+          if (part.place !== undefined) runs.push({ ...part, kind: "duplicate", place: part.place });
+          else {
+            runs.push({
+              offset: part.offset,
+              sizeBytes: part.sizeBytes,
+              kind: "data",
+              skipBytes: plainBytes,
+            });
+            plainBytes += part.sizeBytes;
+          }
+        }
+      }
+    }
+    if (plainBytes === 0) return { runs, frame: undefined };
+    const plain = this.#dataOf(window, runs, plainBytes);
+    return {
+      runs,
+      frame: { sizeBytes: this.#zstd.compress(room, plain), plainBytes, checksum: xxh3(plain) },
+    };
+  }
+
+  /** Neighbours in the window that are neighbours in a frame, too, are one run. */
+  #duplicates(
+    window: Uint8Array,
+    offset: number,
+    sizeBytes: number,
+    address: number,
+  ): { offset: number; sizeBytes: number; place: PagePlace | undefined }[] {
+    const pages = this.#pages;
+    if (pages === undefined || address === 0) return [{ offset, sizeBytes, place: undefined }];
+    const parts: { offset: number; sizeBytes: number; place: PagePlace | undefined }[] = [];
+    for (let at = offset; at < offset + sizeBytes; at += MEMORY_PAGE_BYTES) {
+      const place = pages.find(window.subarray(at, at + MEMORY_PAGE_BYTES), address + at);
+      const last = parts.at(-1);
+      const isNext =
+        place === undefined
+          ? last !== undefined && last.place === undefined
+          : last?.place?.frameNumber === place.frameNumber &&
+            last.place.page + last.sizeBytes / MEMORY_PAGE_BYTES === place.page;
+      if (last !== undefined && isNext) last.sizeBytes += MEMORY_PAGE_BYTES;
+      else parts.push({ offset: at, sizeBytes: MEMORY_PAGE_BYTES, place });
+    }
+    return parts;
+  }
+
+  /** The data of all runs, one after another; without a copy where it is one piece. */
+  #dataOf(window: Uint8Array, runs: readonly PackedRun[], plainBytes: number): Uint8Array {
+    const data = runs.filter((run) => run.kind === "data");
+    const [first] = data;
+    if (first !== undefined && data.length === 1)
+      return window.subarray(first.offset, first.offset + plainBytes);
+    this.#packed ??= new Uint8Array(MAX_SNAPSHOT_FRAME_BYTES);
+    for (const { offset, sizeBytes, skipBytes } of data) {
+      this.#packed.set(window.subarray(offset, offset + sizeBytes), skipBytes);
+    }
+    return this.#packed.subarray(0, plainBytes);
+  }
+}
