@@ -4,4 +4,5 @@ export type { MoveOptions, PreflightCheck, VmDescription, VmDriver, VmSink, VmSo
 export { type LoadOptions, loadMachine } from "./load.ts";
 export * from "./machine/mod.ts";
 export { OwnSnapshots, requireMayStart, type StartPolicy } from "./policy/mod.ts";
+export { isQemuMachine, QemuDriver, type QemuDriverOptions } from "./qemu/mod.ts";
 export { requirePassed, type SaveOptions, type SaveResult, saveMachine } from "./save.ts";

@@ -1,0 +1,112 @@
+import { statSync } from "node:fs";
+import type { QemuDisk, QemuMachine } from "./qemu-machine.ts";
+import { qemuProcess } from "./qemu-process.ts";
+import {
+  qmpBlocks,
+  qmpChardevs,
+  qmpCpus,
+  qmpMemorySize,
+  qmpName,
+  qmpStatus,
+  qmpText,
+  qmpVirtioDevices,
+  qmpVirtioStatus,
+} from "./qmp-answers.ts";
+import type { QmpClient } from "./qmp-client.ts";
+import { QmpError } from "./qmp-error.ts";
+
+/** Everything that a snapshot says about the machine, asked through the monitor; back-ends are never connected to. */
+export async function describeMachine(client: QmpClient): Promise<QemuMachine> {
+  const { status } = await client.request("query-status", { answer: qmpStatus });
+  const { name } = await client.request("query-name", { answer: qmpName });
+  const cpus = await client.request("query-cpus-fast", { answer: qmpCpus });
+  const memory = await client.request("query-memory-size-summary", { answer: qmpMemorySize });
+  const process = qemuProcess(client.peerPid);
+  const [firstCpu] = cpus;
+  return {
+    kind: "qemu",
+    name: name ?? `qemu ${process?.pid ?? client.peerPid}`,
+    version: client.version.text,
+    package: client.version.package,
+    machineType: await machineType(client),
+    cpuType: firstCpu === undefined ? "none" : await qomType(client, firstCpu["qom-path"]),
+    cpuCount: cpus.length,
+    memoryBytes: memory["base-memory"] + (memory["plugged-memory"] ?? 0),
+    runState: status,
+    ...(process === undefined
+      ? {}
+      : { executable: process.executable, commandLine: [...process.commandLine] }),
+    virtioDevices: await virtioDevices(client),
+    sockets: await sockets(client),
+    disks: await disks(client),
+  };
+}
+
+/** As the stream names it: the QOM type without its suffix. */
+export async function machineType(client: QmpClient): Promise<string> {
+  return (await qomType(client, "/machine")).replace(/-machine$/, "");
+}
+
+/** The disks as they are now; their files' times show later whether they have changed. */
+export async function disks(client: QmpClient): Promise<QemuDisk[]> {
+  const blocks = await client.request("query-block", { answer: qmpBlocks });
+  return blocks.flatMap(({ device, qdev, inserted }) => {
+    if (inserted === undefined) return [];
+    const { image, file, ro } = inserted;
+    const dirty = image["dirty-flag"];
+    return [
+      {
+        device: qdev ?? device,
+        path: file,
+        format: inserted.drv,
+        sizeBytes: image["virtual-size"],
+        readOnly: ro,
+        ...(dirty === undefined ? {} : { isDirty: dirty }),
+        ...fileFacts(file),
+      },
+    ];
+  });
+}
+
+/** What tells a changed file; nothing where it is no file of this host. */
+export function fileFacts(path: string): Pick<QemuDisk, "inode" | "fileBytes" | "modifiedNs"> {
+  try {
+    const { ino, size, mtimeNs } = statSync(path, { bigint: true });
+    return { inode: String(ino), fileBytes: Number(size), modifiedNs: String(mtimeNs) };
+  } catch {
+    return {};
+  }
+}
+
+async function virtioDevices(client: QmpClient): Promise<QemuMachine["virtioDevices"]> {
+  const found: QemuMachine["virtioDevices"] = [];
+  try {
+    for (const { path } of await client.request("x-query-virtio", { answer: qmpVirtioDevices })) {
+      const status = await client.request("x-query-virtio-status", {
+        answer: qmpVirtioStatus,
+        arguments: { path },
+      });
+      const { transports, "dev-features": own = [] } = status["guest-features"];
+      // "VIRTIO_F_VERSION_1: Device compliant with …": the name is enough.
+      const features = [...transports, ...own].map((text) => text.split(":")[0] as string);
+      found.push({ type: (await qomType(client, path)).replace(/-device$/, ""), path, features });
+    }
+  } catch (error) {
+    // An experimental command: a QEMU without it still saves.
+    if (!(error instanceof QmpError)) throw error;
+  }
+  return found;
+}
+
+async function sockets(client: QmpClient): Promise<QemuMachine["sockets"]> {
+  const chardevs = await client.request("query-chardev", { answer: qmpChardevs });
+  return chardevs.flatMap(({ label, filename }) => {
+    // "unix:PATH,server=on", and "disconnected:" in front while nobody is there.
+    const path = /^(?:disconnected:)?unix:(.*?)(?:,server.*)?$/.exec(filename)?.[1];
+    return path === undefined ? [] : [{ chardev: label, path }];
+  });
+}
+
+async function qomType(client: QmpClient, path: string): Promise<string> {
+  return client.request("qom-get", { answer: qmpText, arguments: { path, property: "type" } });
+}

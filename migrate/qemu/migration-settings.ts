@@ -1,0 +1,92 @@
+import { qmpCapabilities, qmpParameters } from "./qmp-answers.ts";
+import type { QmpClient } from "./qmp-client.ts";
+import { qmpNothing } from "./qmp-messages.ts";
+
+/**
+ * What a stream that vhu can take apart needs. With the return path, QEMU goes back to its earlier run state by itself when
+ * the stream's socket closes before SHUT (tried with QEMU 10.0.2).
+ */
+const CAPABILITIES: Readonly<Record<string, boolean>> = {
+  "return-path": true,
+  events: true,
+  xbzrle: false,
+  "rdma-pin-all": false,
+  "auto-converge": false,
+  "postcopy-ram": false,
+  "postcopy-blocktime": false,
+  "postcopy-preempt": false,
+  "x-colo": false,
+  "release-ram": false,
+  "pause-before-switchover": false,
+  multifd: false,
+  "dirty-bitmaps": false,
+  "late-block-activate": false,
+  "x-ignore-shared": false,
+  "validate-uuid": false,
+  "background-snapshot": false,
+  "zero-copy-send": false,
+  "switchover-ack": false,
+  "dirty-limit": false,
+  "mapped-ram": false,
+};
+
+/** QEMU stops the VM as soon as it believes the rest fits into the downtime: with these, after its first look at memory. */
+const PARAMETERS: Readonly<Record<string, unknown>> = {
+  "max-bandwidth": 2 ** 40,
+  // The most that QEMU takes (MAX_MIGRATE_DOWNTIME).
+  "downtime-limit": 2_000_000,
+  "tls-creds": "",
+  mode: "normal",
+};
+
+/** The monitor's migration settings, as a save or load needs them, until they are put back. */
+export class MigrationSettings {
+  readonly #client: QmpClient;
+  readonly #capabilities: { capability: string; state: boolean }[];
+  readonly #parameters: Record<string, unknown>;
+
+  private constructor(
+    client: QmpClient,
+    capabilities: { capability: string; state: boolean }[],
+    parameters: Record<string, unknown>,
+  ) {
+    this.#client = client;
+    this.#capabilities = capabilities;
+    this.#parameters = parameters;
+  }
+
+  static async apply(client: QmpClient): Promise<MigrationSettings> {
+    const capabilities = (
+      await client.request("query-migrate-capabilities", { answer: qmpCapabilities })
+    ).flatMap(({ capability, state }) =>
+      capability in CAPABILITIES && CAPABILITIES[capability] !== state ? [{ capability, state }] : [],
+    );
+    const all = await client.request("query-migrate-parameters", { answer: qmpParameters });
+    const names = Object.keys(PARAMETERS).filter((name) => name in all && all[name] !== PARAMETERS[name]);
+    const pick = (from: Readonly<Record<string, unknown>>) =>
+      Object.fromEntries(names.map((name) => [name, from[name]]));
+    const settings = new MigrationSettings(client, capabilities, pick(all));
+    await settings.#set(
+      capabilities.map(({ capability, state }) => ({ capability, state: !state })),
+      pick(PARAMETERS),
+    );
+    return settings;
+  }
+
+  /** Everything as it was found. No migration may be under way. */
+  async restore(): Promise<void> {
+    await this.#set(this.#capabilities, this.#parameters);
+  }
+
+  async #set(
+    capabilities: readonly { capability: string; state: boolean }[],
+    parameters: Readonly<Record<string, unknown>>,
+  ): Promise<void> {
+    if (capabilities.length > 0) {
+      const given = { capabilities };
+      await this.#client.request("migrate-set-capabilities", { answer: qmpNothing, arguments: given });
+    }
+    if (Object.keys(parameters).length === 0) return;
+    await this.#client.request("migrate-set-parameters", { answer: qmpNothing, arguments: parameters });
+  }
+}

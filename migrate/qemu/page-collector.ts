@@ -1,0 +1,126 @@
+import { UsageError } from "../../src/errors.ts";
+import { MAX_MEMORY_PASSES } from "../../src/limits.ts";
+import type { VmSink } from "../driver.ts";
+import { type RamBlock, TARGET_PAGE_BYTES } from "./stream-format.ts";
+import type { RamSink } from "./stream-ram.ts";
+
+/** One write to the snapshot: enough that frames can be compressed side by side. */
+const WINDOW_BYTES = 32 << 20;
+/** A shorter run of zeros is written with the pages around it. */
+const LEAST_HOLE_BYTES = 64 * 1024;
+
+/**
+ * Gathers the pages of a stream into a snapshot's memory: what follows each other is written as one. A page that comes
+ * again while the VM runs begins another pass of the snapshot, where it replaces the earlier one.
+ */
+export class PageCollector implements RamSink {
+  readonly #sink: VmSink;
+  readonly #window = new Uint8Array(WINDOW_BYTES);
+  #blocks: readonly RamBlock[] = [];
+  /** A bit for each page: written in this pass, and in any. */
+  #inPass: Uint8Array[] = [];
+  #ever: Uint8Array[] = [];
+  #passCount = 1;
+  #block = 0;
+  /** The run that is open: from `#start`, `#fill` bytes; while it is all zeros nothing of it is in the window. */
+  #start = 0;
+  #fill = 0;
+  #isZero = true;
+  doneBytes = 0;
+  totalBytes = 0;
+
+  constructor(sink: VmSink) {
+    this.#sink = sink;
+  }
+
+  blocks(blocks: readonly RamBlock[]): void {
+    this.#blocks = blocks;
+    this.totalBytes = blocks.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+    const bitmaps = () =>
+      blocks.map(({ sizeBytes }) => new Uint8Array(Math.ceil(sizeBytes / TARGET_PAGE_BYTES / 8)));
+    this.#inPass = bitmaps();
+    this.#ever = bitmaps();
+    this.#sink.writeMemoryMap(
+      blocks.map(({ name, sizeBytes }, id) => ({ id, guestAddress: 0, sizeBytes, name })),
+    );
+  }
+
+  page(block: number, offset: number, bytes: Uint8Array): void {
+    this.#begin(block, offset);
+    if (this.#isZero) this.#leaveZeros();
+    if (this.#fill + TARGET_PAGE_BYTES > WINDOW_BYTES) this.#flush();
+    this.#isZero = false;
+    this.#window.set(bytes, this.#fill);
+    this.#fill += TARGET_PAGE_BYTES;
+  }
+
+  zeroPage(block: number, offset: number): void {
+    this.#begin(block, offset);
+    if (!this.#isZero && this.#fill + TARGET_PAGE_BYTES > WINDOW_BYTES) this.#flush();
+    if (!this.#isZero) this.#window.fill(0, this.#fill, this.#fill + TARGET_PAGE_BYTES);
+    this.#fill += TARGET_PAGE_BYTES;
+  }
+
+  /** Pages that QEMU never sent are of no use to the guest (a balloon's): they read as zeros. */
+  finish(): void {
+    this.#flush();
+    for (const [block, { sizeBytes }] of this.#blocks.entries()) {
+      const pages = sizeBytes / TARGET_PAGE_BYTES;
+      const ever = this.#ever[block] as Uint8Array;
+      for (let page = 0; page < pages; page += 1) {
+        if (isSet(ever, page)) continue;
+        const first = page;
+        while (page < pages && !isSet(ever, page)) page += 1;
+        this.#sink.writeHole(block, first * TARGET_PAGE_BYTES, (page - first) * TARGET_PAGE_BYTES);
+      }
+    }
+  }
+
+  #begin(block: number, offset: number): void {
+    const page = offset / TARGET_PAGE_BYTES;
+    const inPass = this.#inPass[block] as Uint8Array;
+    if (isSet(inPass, page)) this.#nextPass();
+    set(inPass, page);
+    set(this.#ever[block] as Uint8Array, page);
+    this.doneBytes += TARGET_PAGE_BYTES;
+    if (this.#fill > 0 && block === this.#block && offset === this.#start + this.#fill) return;
+    this.#flush();
+    this.#block = block;
+    this.#start = offset;
+  }
+
+  #nextPass(): void {
+    this.#flush();
+    this.#passCount += 1;
+    if (this.#passCount > MAX_MEMORY_PASSES) {
+      throw new UsageError(
+        "the VM changes its memory faster than it can be saved: save it with the VM paused",
+      );
+    }
+    this.#sink.nextMemoryPass();
+    for (const bitmap of this.#inPass) bitmap.fill(0);
+  }
+
+  /** A long run of zeros stands alone; a short one goes into the window, in front of what comes. */
+  #leaveZeros(): void {
+    if (this.#fill >= LEAST_HOLE_BYTES) this.#flush();
+    else this.#window.fill(0, 0, this.#fill);
+  }
+
+  #flush(): void {
+    if (this.#fill === 0) return;
+    if (this.#isZero) this.#sink.writeHole(this.#block, this.#start, this.#fill);
+    else this.#sink.writeMemory(this.#block, this.#start, this.#window.subarray(0, this.#fill));
+    this.#start += this.#fill;
+    this.#fill = 0;
+    this.#isZero = true;
+  }
+}
+
+function isSet(bitmap: Uint8Array, bit: number): boolean {
+  return ((bitmap[bit >>> 3] as number) & (1 << (bit & 7))) !== 0;
+}
+
+function set(bitmap: Uint8Array, bit: number): void {
+  bitmap[bit >>> 3]! |= 1 << (bit & 7);
+}

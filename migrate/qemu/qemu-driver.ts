@@ -1,0 +1,186 @@
+import { FormatError, PeerError, StateError } from "../../src/errors.ts";
+import { MAX_QEMU_STREAM_BYTES } from "../../src/limits.ts";
+import type { MoveOptions, PreflightCheck, VmDescription, VmDriver, VmSink, VmSource } from "../driver.ts";
+import type { SnapshotManifest } from "../snapshot/mod.ts";
+import { describeMachine, disks } from "./describe-machine.ts";
+import { IncomingStream } from "./incoming-stream.ts";
+import { MigrationSettings } from "./migration-settings.ts";
+import { waitForMigrationEnd } from "./migration-state.ts";
+import { OutgoingStream } from "./outgoing-stream.ts";
+import { PageCollector } from "./page-collector.ts";
+import { requireFit, requireSameDisks } from "./qemu-fit.ts";
+import { parseQemuMachine, type QemuMachine } from "./qemu-machine.ts";
+import { qemuPreflight } from "./qemu-preflight.ts";
+import { qmpStatus } from "./qmp-answers.ts";
+import { QmpClient, type QmpConnectOptions } from "./qmp-client.ts";
+import { qmpNothing } from "./qmp-messages.ts";
+import type { RamBlock } from "./stream-format.ts";
+import { type ParsedStream, StreamParser } from "./stream-parser.ts";
+import { rebuildStream } from "./stream-writer.ts";
+
+export interface QemuDriverOptions extends QmpConnectOptions {
+  /** The VM ends after the save, or the caller copies its disks: what it writes later does no harm. */
+  readonly areDisksCared?: boolean | undefined;
+  /** Load although a disk's file has changed. */
+  readonly force?: boolean | undefined;
+}
+
+/** QEMU is done with its migration long before; this is for a machine that is busy. */
+const END_TIMEOUT_MS = 30_000;
+const REST_PIECE_BYTES = 1 << 20;
+
+/** A QEMU virtual machine, through its monitor. */
+export class QemuDriver implements VmDriver {
+  readonly #client: QmpClient;
+  readonly #options: QemuDriverOptions;
+  #settings: MigrationSettings | undefined;
+  #outgoing: OutgoingStream | undefined;
+  #earlierState: string | undefined;
+  /** What `prepareLoad` loaded, or tried to. */
+  #loaded: { readonly runState: string } | undefined;
+
+  private constructor(client: QmpClient, options: QemuDriverOptions) {
+    this.#client = client;
+    this.#options = options;
+  }
+
+  /** @throws PeerError when nobody listens there, or another client holds the monitor */
+  static async connect(path: string, options: QemuDriverOptions = {}): Promise<QemuDriver> {
+    return new QemuDriver(await QmpClient.connect(path, options), options);
+  }
+
+  async describe(): Promise<VmDescription> {
+    const { name, runState, memoryBytes, virtioDevices } = await describeMachine(this.#client);
+    return {
+      name,
+      runState: runState === "running" ? "running" : "suspended",
+      memoryBytes,
+      devices: virtioDevices.map(({ type, path }) => ({ name: path, type })),
+    };
+  }
+
+  async preflight(): Promise<readonly PreflightCheck[]> {
+    const areDisksCared = this.#options.areDisksCared ?? false;
+    return qemuPreflight(this.#client, await describeMachine(this.#client), { areDisksCared });
+  }
+
+  /** The VM stands still from some point in here until `resume`, or until this process ends. */
+  async save(sink: VmSink, options: MoveOptions = {}): Promise<SnapshotManifest> {
+    const machine = await describeMachine(this.#client);
+    this.#earlierState = machine.runState;
+    this.#settings = await MigrationSettings.apply(this.#client);
+    this.#outgoing = await OutgoingStream.open(this.#client);
+    const collector = new PageCollector(sink);
+    const parsed = await this.#outgoing.read(collector, options);
+    collector.finish();
+    const stream = sink.writeQemuStream();
+    for (let at = 0; at < parsed.rest.length; at += REST_PIECE_BYTES) {
+      stream.write(parsed.rest.subarray(at, at + REST_PIECE_BYTES));
+    }
+    stream.finish();
+    options.onProgress?.({ phase: "memory", done: collector.totalBytes, total: collector.totalBytes });
+    const saved: QemuMachine = {
+      ...machine,
+      machineType: parsed.machineType,
+      // As they are now that the VM stands still and has flushed them.
+      disks: await disks(this.#client),
+      sections: parsed.sections.map(({ name, sizeBytes }) => ({ name, sizeBytes })),
+    };
+    const manifest = { machine: saved, devices: [], memory: { totalBytes: collector.totalBytes } };
+    sink.writeManifest(manifest);
+    return manifest;
+  }
+
+  async prepareLoad(source: VmSource, options: MoveOptions = {}): Promise<void> {
+    const machine = parseQemuMachine(source.manifest.machine);
+    const parsed = readRest(source);
+    const regions = regionsOf(source, parsed.blocks);
+    await requireFit(this.#client, machine);
+    if (!this.#options.force) requireSameDisks(machine);
+    this.#settings = await MigrationSettings.apply(this.#client);
+    // Without it, QEMU would let the VM run as soon as it has loaded.
+    await this.#client.request("stop", { answer: qmpNothing });
+    this.#loaded = { runState: machine.runState };
+    using incoming = await IncomingStream.begin(this.#client);
+    const stream = rebuildStream(parsed, (block) => source.memory(regions[block] as number));
+    await incoming.send(stream, source.manifest.memory.totalBytes, options);
+  }
+
+  /** After a save: as it was before. After a load: as it was when it was saved. */
+  async resume(): Promise<void> {
+    if (this.#loaded !== undefined) {
+      await this.#restoreSettings();
+      if (this.#loaded.runState === "running") await this.#client.request("cont", { answer: qmpNothing });
+      return;
+    }
+    // Without SHUT, QEMU takes the migration for failed and goes back by itself.
+    this.#closeOutgoing();
+    if (this.#earlierState === undefined) return;
+    await waitForMigrationEnd(this.#client, END_TIMEOUT_MS);
+    await this.#restoreSettings();
+    const { status } = await this.#client.request("query-status", { answer: qmpStatus });
+    if (status === this.#earlierState) return;
+    throw new StateError(
+      `the VM was ${this.#earlierState} and is ${status} now: QEMU did not go back by itself; send it the QMP command "cont"`,
+    );
+  }
+
+  /** A loaded VM is paused until `resume`; only QEMU's settings are put back. */
+  async leavePrepared(): Promise<void> {
+    await this.#restoreSettings();
+  }
+
+  async discard(): Promise<void> {
+    if (this.#outgoing !== undefined) {
+      this.#outgoing.shut();
+      const status = await waitForMigrationEnd(this.#client, END_TIMEOUT_MS);
+      this.#closeOutgoing();
+      if (status !== "completed")
+        throw new PeerError(`QEMU took the end of the save for "${status}", and goes on`);
+    } else if (this.#loaded === undefined) {
+      return;
+    }
+    await this.#client.request("quit", { answer: qmpNothing });
+  }
+
+  [Symbol.dispose](): void {
+    this.#closeOutgoing();
+    this.#client[Symbol.dispose]();
+  }
+
+  #closeOutgoing(): void {
+    this.#outgoing?.[Symbol.dispose]();
+    this.#outgoing = undefined;
+  }
+
+  async #restoreSettings(): Promise<void> {
+    await this.#settings?.restore();
+    this.#settings = undefined;
+  }
+}
+
+/** All that is not memory, checked as a whole before QEMU gets any of it. @throws FormatError */
+function readRest(source: VmSource): ParsedStream {
+  const stream = source.qemuStream();
+  if (stream === undefined) throw new FormatError("the snapshot has no QEMU stream", "qemuStream");
+  const nothing = () => {
+    throw new FormatError("the stream has pages of memory, which belong elsewhere", "qemuStream");
+  };
+  const parser = new StreamParser({ blocks: () => {}, page: nothing, zeroPage: nothing });
+  let sizeBytes = 0;
+  for (const chunk of stream) {
+    sizeBytes += chunk.length;
+    if (sizeBytes > MAX_QEMU_STREAM_BYTES) throw new FormatError("it is too large", "qemuStream", sizeBytes);
+    parser.push(chunk);
+  }
+  return parser.finish();
+}
+
+/** The memory region of each block of the stream. @throws FormatError */
+function regionsOf({ memoryMap }: VmSource, blocks: readonly RamBlock[]): number[] {
+  return blocks.map(({ name, sizeBytes }) => {
+    const region = memoryMap.find((candidate) => candidate.name === name);
+    if (region?.sizeBytes === sizeBytes) return region.id;
+    throw new FormatError(`the memory of ${JSON.stringify(name)} is not in the snapshot`, "memory map");
+  });
+}

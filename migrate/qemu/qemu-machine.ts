@@ -1,0 +1,63 @@
+import { z } from "zod";
+import { CompatibilityError } from "../../src/errors.ts";
+
+const size = z.number().int().min(0);
+
+const disk = z.looseObject({
+  /** QEMU's name of it: the device's id or path. */
+  device: z.string(),
+  path: z.string(),
+  format: z.string(),
+  sizeBytes: size,
+  readOnly: z.boolean(),
+  /** The format's own mark that it was not closed cleanly. */
+  isDirty: z.boolean().optional(),
+  /** Of the file, where it is one on this host: how a load finds out that it has changed. */
+  inode: z.string().optional(),
+  fileBytes: size.optional(),
+  modifiedNs: z.string().optional(),
+});
+
+const machine = z.looseObject({
+  kind: z.literal("qemu"),
+  name: z.string(),
+  /** Of QEMU, e.g. "10.0.2". */
+  version: z.string(),
+  package: z.string(),
+  /** The versioned type, e.g. "pc-q35-10.0". */
+  machineType: z.string(),
+  cpuType: z.string(),
+  cpuCount: size,
+  memoryBytes: size,
+  /** QEMU's own word, e.g. "running", "paused". */
+  runState: z.string(),
+  executable: z.string().optional(),
+  /** Data: nothing is ever started from it as it stands. */
+  commandLine: z.array(z.string()).optional(),
+  virtioDevices: z.array(
+    z.looseObject({ type: z.string(), path: z.string(), features: z.array(z.string()) }),
+  ),
+  /** Chardevs that are UNIX sockets: those of vhost-user back-ends among them. */
+  sockets: z.array(z.looseObject({ chardev: z.string(), path: z.string() })),
+  disks: z.array(disk),
+});
+
+/** What the manifest of a snapshot says about a QEMU machine. */
+export type QemuMachine = z.infer<typeof machine>;
+export type QemuDisk = QemuMachine["disks"][number];
+
+/** Whether a manifest's machine is one of QEMU's. */
+export function isQemuMachine(json: unknown): boolean {
+  return typeof json === "object" && json !== null && (json as { kind?: unknown }).kind === "qemu";
+}
+
+/** @throws CompatibilityError when it is another machine, or one of a form that is not known */
+export function parseQemuMachine(json: unknown): QemuMachine {
+  const result = machine.safeParse(json);
+  if (result.success) return result.data;
+  if (!isQemuMachine(json)) throw new CompatibilityError("the snapshot holds no QEMU machine");
+  const [issue] = result.error.issues;
+  throw new CompatibilityError(
+    `the snapshot's QEMU machine is invalid at ${issue?.path.join(".")}: ${issue?.message}`,
+  );
+}

@@ -1,0 +1,51 @@
+import { z } from "zod";
+
+/** The answers that vhu reads, as far as it reads them. What QEMU adds later is let through. */
+const size = z.number().int().min(0);
+
+export const qmpStatus = z.looseObject({ status: z.string(), running: z.boolean() });
+export const qmpName = z.looseObject({ name: z.string().optional() });
+export const qmpText = z.string();
+
+export const qmpMigration = z.looseObject({
+  status: z.string().optional(),
+  "error-desc": z.string().optional(),
+  "blocked-reasons": z.array(z.string()).optional(),
+});
+
+export const qmpCapabilities = z.array(z.looseObject({ capability: z.string(), state: z.boolean() }));
+export const qmpParameters = z.record(z.string(), z.unknown());
+
+export const qmpCpus = z.array(z.looseObject({ "qom-path": z.string(), target: z.string() }));
+export const qmpMemorySize = z.looseObject({ "base-memory": size, "plugged-memory": size.optional() });
+export const qmpMemoryDevices = z.array(z.looseObject({ type: z.string() }));
+export const qmpVirtioDevices = z.array(z.looseObject({ name: z.string(), path: z.string() }));
+export const qmpVirtioStatus = z.looseObject({
+  "guest-features": z.looseObject({
+    transports: z.array(z.string()),
+    "dev-features": z.array(z.string()).optional(),
+  }),
+});
+export const qmpChardevs = z.array(z.looseObject({ label: z.string(), filename: z.string() }));
+
+const image = z.looseObject({
+  filename: z.string(),
+  format: z.string(),
+  "virtual-size": size,
+  "dirty-flag": z.boolean().optional(),
+});
+export const qmpBlocks = z.array(
+  z.looseObject({
+    device: z.string(),
+    qdev: z.string().optional(),
+    inserted: z
+      .looseObject({
+        file: z.string(),
+        ro: z.boolean(),
+        drv: z.string(),
+        "node-name": z.string().optional(),
+        image,
+      })
+      .optional(),
+  }),
+);
