@@ -99,6 +99,11 @@ export const catalogue: readonly CatalogueEntry[] = [
     load: async () => (await import("./commands/machine-control.ts")).registerMachineStop,
   },
   {
+    words: "migrate check",
+    summary: "look whether a machine can be saved, and say what is in the way",
+    load: async () => (await import("./commands/migrate-check.ts")).registerMigrateCheck,
+  },
+  {
     words: "migrate save",
     summary: "save a machine, or one back-end's device state, into a snapshot",
     load: async () => (await import("./commands/migrate-save.ts")).registerMigrateSave,

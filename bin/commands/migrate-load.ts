@@ -1,5 +1,6 @@
 import type { Command } from "commander";
 import {
+  isQemuMachine,
   loadMachine,
   MachineProcess,
   OwnSnapshots,
@@ -11,16 +12,17 @@ import { CompatibilityError } from "../../src/errors.ts";
 import { about } from "../about.ts";
 import { parseAddressOf } from "../address.ts";
 import { action, addCommand, type CommandContext } from "../command.ts";
+import { openDriver } from "../open-driver.ts";
 import { openSnapshot } from "../open-snapshot.ts";
 import { formatBytes, formatDuration } from "../output/format.ts";
 import { vhuCommand } from "../vhu-command.ts";
-import { openDriver } from "./migrate-save.ts";
 
 interface LoadOptions {
   readonly trust?: boolean;
   readonly paused?: boolean;
   readonly socket?: string;
   readonly type?: string;
+  readonly force?: boolean;
 }
 
 export function registerMigrateLoad(parent: Command): void {
@@ -30,12 +32,13 @@ export function registerMigrateLoad(parent: Command): void {
 
 Without TARGET a new machine process is started, in a session of its own, with a log beside its control socket. That is done
 only for a snapshot that you wrote on this host, or with --trust: a snapshot names files and sockets that the machine uses.
-TARGET is machine:PATH (a machine that waits: vhu machine run --incoming) or unix:PATH (a back-end that takes the state of
-the snapshot's only device). FILE may be "-" for stdin. Nothing runs before every byte was checked; a load that fails leaves
+TARGET is machine:PATH (a machine that waits: vhu machine run --incoming), qmp:PATH (a QEMU that was started with the saved
+machine's command line and -incoming defer) or unix:PATH (a back-end that takes the state of the snapshot's only device). FILE may be "-" for stdin. Nothing runs before every byte was checked; a load that fails leaves
 nothing behind.`,
     examples: [
       ["vhu migrate load web.vhu", "bring the machine back, running"],
       ["vhu migrate load web.vhu machine:/run/new.sock", "into a machine that waits"],
+      ["vhu migrate load web.vhu qmp:/run/new.qmp", "into a QEMU that waits with -incoming defer"],
       ["vhu migrate load fs.vhu unix:/run/virtiofsd.sock", "give one back-end its state"],
     ],
     exitStatus: {
@@ -47,6 +50,7 @@ nothing behind.`,
     .option("--trust", "start programs for a snapshot from somewhere else")
     .option("--paused", "leave the machine prepared, not running")
     .option("--socket <path>", "control socket of the new machine, instead of the saved one")
+    .option("--force", "load although a disk of the QEMU machine has changed since the save")
     .option("--type <type>", "what kind of device a unix: back-end is")
     .action(
       action((context, file: string, target: string | undefined, options: LoadOptions) =>
@@ -75,8 +79,9 @@ async function loadInto(
   options: LoadOptions,
   startMs: number,
 ) {
-  const target = parseAddressOf(targetText, "target", ["machine", "unix"]);
-  using driver = openDriver(target, options.type);
+  const target = parseAddressOf(targetText, "target", ["qmp", "machine", "unix"]);
+  const { type, force } = options;
+  using driver = await openDriver(target, { type, force, signal: context.signal });
   await loadMachine(driver, reader, moveOptions(context, options));
   report(context, reader, { target: targetText }, startMs);
 }
@@ -91,6 +96,12 @@ async function loadIntoNewMachine(
   if (machine === undefined) {
     throw new CompatibilityError(
       "the snapshot holds one back-end's device state and no machine: give unix:PATH as the target",
+    );
+  }
+  if (isQemuMachine(machine)) {
+    throw new CompatibilityError(
+      "the snapshot holds a QEMU machine: start QEMU with its command line (vhu snapshot inspect --json shows it) and " +
+        "-incoming defer, and give qmp:PATH as the target",
     );
   }
   requireMayStart(reader.root, { own: new OwnSnapshots(), trust: options.trust ?? false });

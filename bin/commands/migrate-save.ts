@@ -1,20 +1,16 @@
 import type { Command } from "commander";
-import {
-  BackendDriver,
-  MachineDriver,
-  OwnSnapshots,
-  type SaveResult,
-  saveMachine,
-  type VmDriver,
-} from "../../migrate/mod.ts";
+import { OwnSnapshots, type SaveResult, saveMachine } from "../../migrate/mod.ts";
 import { version } from "../../package.json" with { type: "json" };
 import { UsageError } from "../../src/errors.ts";
-import { type Address, parseAddressOf } from "../address.ts";
+import { parseAddressOf } from "../address.ts";
 import { action, addCommand, type CommandContext } from "../command.ts";
+import { areDisksCared } from "../disk-option.ts";
+import { openDriver } from "../open-driver.ts";
 import { formatBytes, formatDuration } from "../output/format.ts";
 
 interface SaveOptions {
   readonly stop?: boolean;
+  readonly disks?: string;
   readonly type?: string;
   readonly label?: readonly string[];
 }
@@ -26,12 +22,15 @@ export function registerMigrateSave(parent: Command): void {
     usage: "save <source> <file>",
     description: `save a machine, or one back-end's device state, into a snapshot
 
-SOURCE is machine:PATH (a native machine's control socket) or unix:PATH (a vhost-user back-end; the connection is a session
-of its own, and a back-end that serves one front-end only ends with it). FILE may be "-" for stdout. The machine stands still
+SOURCE is qmp:PATH (a running QEMU, by its monitor), machine:PATH (a native machine's control socket) or unix:PATH (a
+vhost-user back-end; the connection is a session of its own, and a back-end that serves one front-end only ends with it). The
+disks of a QEMU machine are not in the file: where it has some that it can write, use --stop, or --disks external and copy
+them yourself. FILE may be "-" for stdout. The machine stands still
 while it is saved and then goes on, whatever happens to vhu meanwhile. FILE appears when it is whole and on disk; until then
 what was there stays.`,
     examples: [
       ["vhu migrate save machine:/run/web.sock web.vhu", "save a machine, which goes on afterwards"],
+      ["vhu migrate save --stop qmp:/run/web.qmp web.vhu", "save a QEMU machine and end it"],
       ["vhu migrate save --stop machine:/run/web.sock web.vhu", "save it and end it"],
       ["vhu migrate save machine:/run/web.sock - | ssh host vhu migrate load --trust -", "through a pipe"],
       ["vhu migrate save --type fs unix:/run/virtiofsd.sock fs.vhu", "the state of one back-end"],
@@ -42,6 +41,10 @@ what was there stays.`,
     },
   })
     .option("--stop", "end the machine once the snapshot is whole")
+    .option(
+      "--disks <how>",
+      "external: you copy the disks of a QEMU machine yourself, as they are at the save",
+    )
     .option("--type <type>", "what kind of device a unix: back-end is, e.g. fs; the protocol does not tell")
     .option("--label <key=value>", "a label for the snapshot's header; may be repeated", collect)
     .action(
@@ -57,13 +60,17 @@ async function save(
   fileText: string,
   options: SaveOptions,
 ): Promise<undefined> {
-  const source = parseAddressOf(sourceText, "source", ["machine", "unix"]);
+  const source = parseAddressOf(sourceText, "source", ["qmp", "machine", "unix"]);
   const target = parseAddressOf(fileText, "snapshot", ["file", "stdio"]);
   const { output, signal } = context;
   const labels = parseLabels(options.label ?? []);
   if (target.kind === "stdio") output.reserveStdout();
   const startMs = performance.now();
-  using driver = openDriver(source, options.type);
+  using driver = await openDriver(source, {
+    type: options.type,
+    signal,
+    areDisksCared: areDisksCared(options.stop, options.disks),
+  });
   using progress = output.progress("save");
   const own = new OwnSnapshots();
   const result = await saveMachine(driver, target.kind === "file" ? target.path : STDOUT, {
@@ -76,13 +83,6 @@ async function save(
   });
   report(context, fileText, result, performance.now() - startMs);
   return undefined;
-}
-
-/** The machine or back-end behind an address. */
-export function openDriver(address: Extract<Address, { kind: "machine" | "unix" }>, type?: string): VmDriver {
-  if (address.kind === "unix") return new BackendDriver(address.path, type);
-  if (type !== undefined) throw new UsageError("--type is for unix: addresses; a machine knows its devices");
-  return new MachineDriver(address.path);
 }
 
 function report({ output }: CommandContext, file: string, result: SaveResult, milliseconds: number): void {
