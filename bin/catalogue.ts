@@ -69,6 +69,11 @@ export const catalogue: readonly CatalogueEntry[] = [
     load: async () => (await import("./commands/snapshot-verify.ts")).registerSnapshotVerify,
   },
   {
+    words: "snapshot flatten",
+    summary: "make a full snapshot of one that is based on others",
+    load: async () => (await import("./commands/snapshot-flatten.ts")).registerSnapshotFlatten,
+  },
+  {
     words: "machine run",
     summary: "run a native machine",
     load: async () => (await import("./commands/machine-run.ts")).registerMachineRun,

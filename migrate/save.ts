@@ -1,7 +1,12 @@
 import { CompatibilityError } from "../src/errors.ts";
 import type { MoveOptions, PreflightCheck, VmDriver } from "./driver.ts";
 import type { OwnSnapshots } from "./policy/mod.ts";
-import { type SnapshotManifest, type SnapshotSummary, SnapshotWriter } from "./snapshot/mod.ts";
+import {
+  type SnapshotManifest,
+  type SnapshotReader,
+  type SnapshotSummary,
+  SnapshotWriter,
+} from "./snapshot/mod.ts";
 
 export interface SaveOptions extends MoveOptions {
   /**
@@ -11,6 +16,8 @@ export interface SaveOptions extends MoveOptions {
   readonly after?: "resume" | "stop" | "stay" | undefined;
   readonly writer: { readonly name: string; readonly version: string };
   readonly labels?: Readonly<Record<string, string>> | undefined;
+  /** An earlier snapshot of the machine: only what changed since is stored. Stays open during the save. */
+  readonly base?: SnapshotReader | undefined;
   /** Where the snapshot is noted as this host's own. */
   readonly own?: OwnSnapshots | undefined;
 }
@@ -31,8 +38,11 @@ export async function saveMachine(
   requirePassed(await driver.preflight());
   const { name, runState } = await driver.describe();
   const header = { writer: options.writer, runState, machine: { name }, labels: { ...options.labels } };
+  const { base } = options;
   using writer =
-    typeof target === "string" ? SnapshotWriter.toFile(target, header) : SnapshotWriter.toFd(target, header);
+    typeof target === "string"
+      ? SnapshotWriter.toFile(target, header, { base })
+      : SnapshotWriter.toFd(target, header, { base });
   let isDone = false;
   try {
     const manifest = await driver.save(writer, options);

@@ -122,3 +122,7 @@ export const MAX_SNAPSHOT_WORKERS = 4;
 export const MAX_MEMORY_PASSES = 1024;
 /** The table in which a writer finds duplicate pages: enough for 8 GiB of different pages; with more, fewer are found. */
 export const MAX_SNAPSHOT_PAGE_TABLE_BYTES = 64 * MiB;
+/** Files that a snapshot may stand on: each one more has to be there, whole, for a load. */
+export const MAX_SNAPSHOT_CHAIN = 32;
+/** Files beside a snapshot that are looked at when its parent was renamed. */
+export const MAX_SNAPSHOT_SIBLINGS = 1000;

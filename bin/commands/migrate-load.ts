@@ -11,6 +11,7 @@ import type { SnapshotReader } from "../../migrate/snapshot/mod.ts";
 import { CompatibilityError } from "../../src/errors.ts";
 import { about } from "../about.ts";
 import { parseAddressOf } from "../address.ts";
+import { collect } from "../collect.ts";
 import { action, addCommand, type CommandContext } from "../command.ts";
 import { openDriver } from "../open-driver.ts";
 import { openSnapshot } from "../open-snapshot.ts";
@@ -22,6 +23,7 @@ interface LoadOptions {
   readonly paused?: boolean;
   readonly socket?: string;
   readonly type?: string;
+  readonly parent?: readonly string[];
   readonly force?: boolean;
 }
 
@@ -47,6 +49,7 @@ nothing behind.`,
       5: "a back-end is not there, refused its state or died",
     },
   })
+    .option("--parent <file>", "where a file is that the snapshot is based on; may be repeated", collect)
     .option("--trust", "start programs for a snapshot from somewhere else")
     .option("--paused", "leave the machine prepared, not running")
     .option("--socket <path>", "control socket of the new machine, instead of the saved one")
@@ -66,7 +69,7 @@ async function load(
   options: LoadOptions,
 ): Promise<undefined> {
   const startMs = performance.now();
-  using reader = about(file, () => openSnapshot(file));
+  using reader = about(file, () => openSnapshot(file, { parents: options.parent ?? [] }));
   if (target === undefined) await loadIntoNewMachine(context, reader, options, startMs);
   else await loadInto(context, reader, target, options, startMs);
   return undefined;

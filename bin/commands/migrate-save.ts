@@ -1,8 +1,11 @@
 import type { Command } from "commander";
 import { OwnSnapshots, type SaveResult, saveMachine } from "../../migrate/mod.ts";
+import { SnapshotReader } from "../../migrate/snapshot/mod.ts";
 import { version } from "../../package.json" with { type: "json" };
 import { UsageError } from "../../src/errors.ts";
+import { about } from "../about.ts";
 import { parseAddressOf } from "../address.ts";
+import { collect } from "../collect.ts";
 import { action, addCommand, type CommandContext } from "../command.ts";
 import { areDisksCared } from "../disk-option.ts";
 import { openDriver } from "../open-driver.ts";
@@ -13,6 +16,7 @@ interface SaveOptions {
   readonly disks?: string;
   readonly type?: string;
   readonly label?: readonly string[];
+  readonly base?: string;
 }
 
 const STDOUT = 1;
@@ -32,6 +36,7 @@ what was there stays.`,
       ["vhu migrate save machine:/run/web.sock web.vhu", "save a machine, which goes on afterwards"],
       ["vhu migrate save --stop qmp:/run/web.qmp web.vhu", "save a QEMU machine and end it"],
       ["vhu migrate save --stop machine:/run/web.sock web.vhu", "save it and end it"],
+      ["vhu migrate save --base mon.vhu machine:/run/web.sock tue.vhu", "only what changed since mon.vhu"],
       ["vhu migrate save machine:/run/web.sock - | ssh host vhu migrate load --trust -", "through a pipe"],
       ["vhu migrate save --type fs unix:/run/virtiofsd.sock fs.vhu", "the state of one back-end"],
     ],
@@ -46,6 +51,7 @@ what was there stays.`,
       "external: you copy the disks of a QEMU machine yourself, as they are at the save",
     )
     .option("--type <type>", "what kind of device a unix: back-end is, e.g. fs; the protocol does not tell")
+    .option("--base <file>", "an earlier snapshot of the machine: store only what changed since; keep both")
     .option("--label <key=value>", "a label for the snapshot's header; may be repeated", collect)
     .action(
       action((context, source: string, file: string, options: SaveOptions) =>
@@ -66,6 +72,7 @@ async function save(
   const labels = parseLabels(options.label ?? []);
   if (target.kind === "stdio") output.reserveStdout();
   const startMs = performance.now();
+  using base = options.base === undefined ? undefined : openBase(options.base);
   using driver = await openDriver(source, {
     type: options.type,
     signal,
@@ -77,6 +84,7 @@ async function save(
     writer: { name: "vhu", version },
     after: options.stop ? "stop" : "resume",
     labels,
+    base,
     own,
     signal,
     onProgress: ({ done, total }) => progress.update({ doneBytes: done, totalBytes: total }),
@@ -97,8 +105,8 @@ function report({ output }: CommandContext, file: string, result: SaveResult, mi
   ]);
 }
 
-function collect(value: string, previous: readonly string[] = []): readonly string[] {
-  return [...previous, value];
+function openBase(path: string): SnapshotReader {
+  return about(path, () => SnapshotReader.open(path));
 }
 
 function parseLabels(texts: readonly string[]): Record<string, string> {

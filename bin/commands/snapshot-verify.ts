@@ -1,6 +1,7 @@
 import type { Command } from "commander";
 import type { SnapshotReader, VerifyResult } from "../../migrate/snapshot/mod.ts";
 import { about } from "../about.ts";
+import { collect } from "../collect.ts";
 import { action, addCommand, type CommandContext } from "../command.ts";
 import { openSnapshot } from "../open-snapshot.ts";
 import { formatBytes, formatCount, formatDuration } from "../output/format.ts";
@@ -8,6 +9,11 @@ import { printable } from "../output/printable.ts";
 
 /** As FormatError has it; the damage was listed, so nothing is thrown. */
 const DAMAGED_STATUS = 3;
+
+interface VerifyOptions {
+  readonly deep?: boolean;
+  readonly parent?: readonly string[];
+}
 
 export function registerSnapshotVerify(parent: Command): void {
   addCommand(parent, {
@@ -26,11 +32,12 @@ decompressed as well and the index is compared with the records. FILE may be "-"
       4: "a newer vhu is needed to read it",
     },
   })
-    .option("--deep", "decompress everything as well")
+    .option("--deep", "decompress everything as well, in the files that it is based on, too")
+    .option("--parent <file>", "where a file is that it is based on; may be repeated", collect)
     .action(
-      action((context, file: string, options: { deep?: boolean }) => {
+      action((context, file: string, options: VerifyOptions) => {
         const startMs = performance.now();
-        using reader = about(file, () => openSnapshot(file));
+        using reader = about(file, () => openSnapshot(file, { parents: options.parent ?? [] }));
         const result = verify(context, reader, options.deep ?? false);
         return report(context, { file, result, reader, milliseconds: performance.now() - startMs });
       }),

@@ -28,6 +28,7 @@ export function describeSnapshot(reader: SnapshotReader) {
   return {
     formatVersion,
     header,
+    parent: reader.parent,
     machine: manifest.machine,
     devices: manifest.devices.map((device) => describeDevice(reader, device)),
     memory: {
@@ -72,7 +73,7 @@ function sniffFirstChunk(reader: SnapshotReader, deviceId: number): string {
 }
 
 function describeRegion(reader: SnapshotReader, region: SnapshotRegion) {
-  const bytes = { zero: 0, duplicate: 0, data: 0 };
+  const bytes = { zero: 0, duplicate: 0, data: 0, parent: 0 };
   const extents = reader.extents(region.id);
   for (const { kind, sizeBytes } of extents) bytes[kind] += sizeBytes;
   const map: readonly MemoryCell[] = memoryCells(extents, region.sizeBytes);
@@ -81,6 +82,7 @@ function describeRegion(reader: SnapshotReader, region: SnapshotRegion) {
     zeroBytes: bytes.zero,
     duplicateBytes: bytes.duplicate,
     dataBytes: bytes.data,
+    parentBytes: bytes.parent,
     extentCount: extents.length,
     map,
   };

@@ -4,7 +4,12 @@ import { formatTable } from "../output/table.ts";
 import type { DeviceDescription, RegionDescription, SnapshotDescription } from "./describe.ts";
 import type { MemoryCell } from "./memory-cells.ts";
 
-const CELL_CHARACTERS: Readonly<Record<MemoryCell, string>> = { zero: "·", duplicate: "▒", data: "█" };
+const CELL_CHARACTERS: Readonly<Record<MemoryCell, string>> = {
+  zero: "·",
+  duplicate: "▒",
+  data: "█",
+  parent: "░",
+};
 /** Bytes of a config space that are shown. */
 const SHOWN_CONFIG_BYTES = 24;
 const WIDTH = 96;
@@ -36,6 +41,13 @@ function headPart(file: string, { header, machine, sizeBytes, ...snapshot }: Sna
     ]);
   }
   rows.push(["machine", `${typeof name === "string" ? name : "(without a name)"}: ${counts}`]);
+  const { parent } = snapshot;
+  if (parent !== undefined) {
+    rows.push([
+      "based on",
+      `${parent.file}, root ${parent.root} (${formatCount(parent.depth, "file")} below this one)`,
+    ]);
+  }
   if (header.runState !== undefined) rows.push(["run state", header.runState]);
   for (const [key, value] of Object.entries(labels)) rows.push([`label ${key}`, value]);
   if (snapshot.machineStateBytes !== undefined) {
@@ -83,8 +95,9 @@ function memoryPart({ memory }: SnapshotDescription): string[] {
     formatBytes(region.zeroBytes),
     formatBytes(region.duplicateBytes),
     formatBytes(region.dataBytes),
+    formatBytes(region.parentBytes),
   ]);
-  const head = ["  region", "at", "size", "zero", "duplicate", "data"];
+  const head = ["  region", "at", "size", "zero", "duplicate", "data", "in parent"];
   const ratio =
     memory.compressedBytes === 0 ? "" : `, ${(memory.totalBytes / memory.compressedBytes).toFixed(1)} to 1`;
   return [

@@ -4,8 +4,8 @@ import { PeerError } from "../../src/errors.ts";
 import { DEFAULT_TRANSFER_IDLE_TIMEOUT_MS, MAX_SNAPSHOT_WORKERS } from "../../src/limits.ts";
 import { addressOf } from "../../src/sys/mod.ts";
 import { CompressionSlots, Counter, SlotState } from "./compression-slots.ts";
-import type { CompressionSetup } from "./compression-worker.ts";
-import type { PackedWindow } from "./pack-window.ts";
+import type { CompressionSetup, ParentSetup } from "./compression-worker.ts";
+import type { PackedWindow, RegionPlace } from "./pack-window.ts";
 import type { PageTable } from "./page-table.ts";
 
 /** So that a Worker always finds the next window while the writer places the last one. */
@@ -26,11 +26,11 @@ export class CompressionPool implements Disposable {
   readonly #workers: readonly Worker[];
   #posted = 0;
 
-  constructor(level: number, pages: PageTable) {
+  constructor(level: number, pages: PageTable, parent?: ParentSetup) {
     const count = CompressionPool.workerCount();
     const memory = CompressionSlots.allocate(count * SLOTS_PER_WORKER);
     this.#slots = new CompressionSlots(memory);
-    const setup: CompressionSetup = { memory, level, pages: pages.memory };
+    const setup: CompressionSetup = { memory, level, pages: pages.memory, parent };
     this.#workers = Array.from({ length: count }, () => {
       const worker = new Worker(new URL("./compression-worker.ts", import.meta.url), { workerData: setup });
       worker.unref();
@@ -47,11 +47,13 @@ export class CompressionPool implements Disposable {
    * Packs `windows` of `bytes`, which nobody may change meanwhile. `take` gets each in order, with the frame in `room`
    * until it returns; `undefined` for one that a Worker could not do.
    *
+   * @param place Of the first of `bytes`, in its region.
    * @param isLookedUp Whether duplicates are to be found.
    */
   compress(
     bytes: Uint8Array,
     windows: readonly Window[],
+    place: RegionPlace,
     isLookedUp: boolean,
     take: (window: Window, packed: PackedWindow | undefined, room: Uint8Array) => void,
   ): void {
@@ -60,7 +62,13 @@ export class CompressionPool implements Disposable {
     const first = this.#posted;
     const post = (index: number): void => {
       const { offset, sizeBytes } = windows[index] as Window;
-      slots.setWindow(first + index, address + offset, sizeBytes, isLookedUp);
+      slots.setWindow(first + index, {
+        address: address + offset,
+        sizeBytes,
+        isLookedUp,
+        regionId: place.regionId,
+        offset: place.offset + offset,
+      });
       Atomics.store(slots.counters, slots.stateIndex(first + index), SlotState.posted);
       this.#posted += 1;
       Atomics.store(slots.counters, Counter.posted, this.#posted);

@@ -3,7 +3,13 @@
  * job N uses slot N modulo their count. A Worker takes the next number, waits until it is posted, works, and says done.
  */
 import { viewOf } from "./bytes.ts";
-import { type PackedRun, type PackedWindow, WINDOW_PAGES, WINDOW_ROOM_BYTES } from "./pack-window.ts";
+import {
+  type PackedRun,
+  type PackedWindow,
+  type RegionPlace,
+  WINDOW_PAGES,
+  WINDOW_ROOM_BYTES,
+} from "./pack-window.ts";
 
 export const SlotState = { free: 0, posted: 1, done: 2, failed: 3 } as const;
 
@@ -11,13 +17,21 @@ export const SlotState = { free: 0, posted: 1, done: 2, failed: 3 } as const;
 export const Counter = { ready: 0, posted: 1, taken: 2, stopped: 3 } as const;
 
 const COUNTER_BYTES = 64;
-/** u32 state, runs, window bytes, frame bytes, f64 address, u32 plain, u32 with look-up, u64 xxh3; then the runs. */
-const SLOT_HEAD_BYTES = 40;
+/** u32 state, runs, window bytes, frame bytes, f64 address, u32 plain, u32 with look-up, u64 xxh3, f64 offset, u32 region; then the runs. */
+const SLOT_HEAD_BYTES = 56;
 /** u32 offset, size, kind, skip or frame number, page. */
 const RUN_BYTES = 20;
-const RUN_KINDS = ["zero", "data", "duplicate"] as const;
+const RUN_KINDS = ["zero", "parent", "data", "duplicate"] as const;
 const ROOM_START = SLOT_HEAD_BYTES + WINDOW_PAGES * RUN_BYTES;
 const SLOT_BYTES = Math.ceil((ROOM_START + WINDOW_ROOM_BYTES) / 64) * 64;
+
+/** A window: where it is in this process, and in its region. */
+export interface WindowJob extends RegionPlace {
+  readonly address: number;
+  readonly sizeBytes: number;
+  /** Whether duplicates are looked up. */
+  readonly isLookedUp: boolean;
+}
 
 export class CompressionSlots {
   readonly counters: Int32Array;
@@ -39,20 +53,24 @@ export class CompressionSlots {
     return this.#start(job) / 4;
   }
 
-  window(job: number): { address: number; sizeBytes: number; isLookedUp: boolean } {
+  window(job: number): WindowJob {
     const view = this.#head(job);
     return {
       sizeBytes: view.getUint32(8, true),
       address: view.getFloat64(16, true),
       isLookedUp: view.getUint32(28, true) !== 0,
+      offset: view.getFloat64(40, true),
+      regionId: view.getUint32(48, true),
     };
   }
 
-  setWindow(job: number, address: number, sizeBytes: number, isLookedUp: boolean): void {
+  setWindow(job: number, { address, sizeBytes, isLookedUp, offset, regionId }: WindowJob): void {
     const view = this.#head(job);
     view.setUint32(8, sizeBytes, true);
     view.setFloat64(16, address, true);
     view.setUint32(28, isLookedUp ? 1 : 0, true);
+    view.setFloat64(40, offset, true);
+    view.setUint32(48, regionId, true);
   }
 
   /** Where a job's frame is. */
@@ -67,7 +85,9 @@ export class CompressionSlots {
       const [offset, sizeBytes, kind, first, page] = [0, 4, 8, 12, 16].map((part) =>
         view.getUint32(at + part, true),
       ) as [number, number, number, number, number];
-      if (RUN_KINDS[kind] === "zero") return { offset, sizeBytes, kind: "zero" };
+      if (RUN_KINDS[kind] === "zero" || RUN_KINDS[kind] === "parent") {
+        return { offset, sizeBytes, kind: RUN_KINDS[kind] };
+      }
       if (RUN_KINDS[kind] === "data") return { offset, sizeBytes, kind: "data", skipBytes: first };
       return { offset, sizeBytes, kind: "duplicate", place: { frameNumber: first, page } };
     });

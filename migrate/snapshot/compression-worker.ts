@@ -3,20 +3,30 @@ import { workerData } from "node:worker_threads";
 import { Mapping } from "../../src/sys/mod.ts";
 import { createZstd } from "./compression.ts";
 import { CompressionSlots, Counter, SlotState } from "./compression-slots.ts";
+import { FileInput } from "./file-input.ts";
+import { LoadTable } from "./load-table.ts";
 import { WindowPacker } from "./pack-window.ts";
 import { PageTable } from "./page-table.ts";
+import { ParentPages } from "./parent-pages.ts";
+
+/** A parent's frames: a table of them, and the files that they are in. */
+export interface ParentSetup {
+  readonly table: SharedArrayBuffer;
+  readonly files: readonly { readonly fd: number; readonly what: string }[];
+}
 
 export interface CompressionSetup {
   readonly memory: SharedArrayBuffer;
   readonly level: number;
   /** Of the table of pages. */
   readonly pages: SharedArrayBuffer;
+  readonly parent: ParentSetup | undefined;
 }
 
-const { memory, level, pages } = workerData as CompressionSetup;
+const { memory, level, pages, parent } = workerData as CompressionSetup;
 const slots = new CompressionSlots(memory);
 const { counters } = slots;
-const packer = new WindowPacker(createZstd(level), new PageTable(pages));
+const packer = new WindowPacker(createZstd(level), new PageTable(pages), parentOf(parent));
 Atomics.add(counters, Counter.ready, 1);
 Atomics.notify(counters, Counter.ready);
 for (;;) {
@@ -38,13 +48,19 @@ function waitUntilPosted(job: number): boolean {
 
 /** The writer learns only that it failed, and does that window itself: then the error is thrown where it belongs. */
 function work(job: number): boolean {
-  const { address, sizeBytes, isLookedUp } = slots.window(job);
+  const { address, sizeBytes, isLookedUp, ...where } = slots.window(job);
   using mapping = Mapping.alias(address, sizeBytes, "a window to compress");
   try {
     const window = new Uint8Array(mapping.window(0, sizeBytes));
-    slots.setPacked(job, packer.pack(window, isLookedUp ? address : 0, slots.room(job)));
+    slots.setPacked(job, packer.pack(window, where, isLookedUp ? address : 0, slots.room(job)));
     return true;
   } catch {
     return false;
   }
+}
+
+function parentOf(setup: ParentSetup | undefined): ParentPages | undefined {
+  if (setup === undefined) return undefined;
+  const inputs = setup.files.map(({ fd, what }) => FileInput.borrow(fd, what));
+  return new ParentPages(new LoadTable(setup.table), inputs);
 }

@@ -4,8 +4,8 @@ import { readU64, writeU64 } from "./bytes.ts";
 import { frameBoundBytes } from "./compression.ts";
 import { MEMORY_PAGE_BYTES } from "./manifest.ts";
 
-/** "duplicate" is a range whose frame belongs to an earlier "data" extent with the same content. */
-export type ExtentKind = "zero" | "duplicate" | "data";
+/** "duplicate" is a range whose frame belongs to an earlier "data" extent with the same content; "parent" is as in the parent file. */
+export type ExtentKind = "zero" | "duplicate" | "data" | "parent";
 
 /** A zstd frame in the file. */
 export interface Frame {
@@ -26,7 +26,7 @@ export interface Extent {
   readonly offset: number;
   readonly sizeBytes: number;
   readonly kind: ExtentKind;
-  /** Absent for "zero". */
+  /** Absent for "zero" and "parent". */
   readonly frame?: Frame;
   /** The range's first byte within the frame's plain bytes; above 0 where a later pass replaced the front. */
   readonly skipBytes: number;
@@ -35,8 +35,7 @@ export interface Extent {
 /** u32 region, u32 pass, u64 offset, u64 size, u8 kind, u8 codec, u16 0, u32 frame size, u64 frame offset, u64 xxh3, u32 plain, u32 skip. */
 export const EXTENT_ENTRY_BYTES = 56;
 
-/** 3 is reserved for "as in the parent". */
-const KINDS: readonly ExtentKind[] = ["zero", "duplicate", "data"];
+const KINDS: readonly ExtentKind[] = ["zero", "duplicate", "data", "parent"];
 const CODEC_NONE = 0;
 const CODEC_ZSTD = 1;
 
@@ -87,10 +86,10 @@ export function decodeExtent(view: DataView, at: number, fileOffset: number, end
     fail("an extent is not made of whole pages");
   }
   if (view.getUint16(at + 26, true) !== 0) fail("reserved bytes are not zero");
-  if (kind === "zero") {
+  if (kind === "zero" || kind === "parent") {
     const isBare =
       codec === CODEC_NONE && frame.sizeBytes + frame.offset + frame.plainBytes + extent.skipBytes === 0;
-    if (!isBare || frame.checksum !== 0n) fail("an extent of zeros has a frame");
+    if (!isBare || frame.checksum !== 0n) fail(`an extent of kind "${kind}" has a frame`);
     return extent;
   }
   if (codec !== CODEC_ZSTD) fail(`codec ${codec} is not known`);

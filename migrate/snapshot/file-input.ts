@@ -21,14 +21,17 @@ export interface SpoolOptions {
 export class FileInput implements Disposable {
   readonly fd: number;
   readonly what: string;
+  /** Undefined for a file without a name. */
+  readonly path: string | undefined;
   readonly sizeBytes: number;
   #isOpen = true;
   #isOwned = true;
   #buffer = new Uint8Array(0);
 
-  private constructor(fd: number, what: string) {
+  private constructor(fd: number, what: string, path?: string) {
     this.fd = fd;
     this.what = what;
+    this.path = path;
     this.sizeBytes = systemCall("fstat", what, () => fstatSync(fd).size);
   }
 
@@ -37,7 +40,7 @@ export class FileInput implements Disposable {
     // Without O_NONBLOCK, opening a FIFO would wait for its writer.
     const flags = constants.O_RDONLY | constants.O_NONBLOCK | O_CLOEXEC;
     const fd = systemCall("open", path, () => openSync(path, flags));
-    const input = new FileInput(fd, path);
+    const input = new FileInput(fd, path, path);
     if (systemCall("fstat", path, () => fstatSync(fd)).isFile()) return input;
     input[Symbol.dispose]();
     throw new FormatError(`${path} is not a regular file: a pipe is read through "-"`, "header", 0);

@@ -1,7 +1,12 @@
 /** The JSON parts of a snapshot. They are validated when read, since a file may come from anybody, and when written. */
 import type { z } from "zod";
 import { FormatError, UsageError } from "../../src/errors.ts";
-import { MAX_MEM_SLOTS, MAX_QUEUE_SIZE, MAX_SNAPSHOT_REGION_BYTES } from "../../src/limits.ts";
+import {
+  MAX_MEM_SLOTS,
+  MAX_QUEUE_SIZE,
+  MAX_SNAPSHOT_CHAIN,
+  MAX_SNAPSHOT_REGION_BYTES,
+} from "../../src/limits.ts";
 import { upgradeHeader } from "./upgrades.ts";
 
 /** Memory is saved in multiples of this. */
@@ -10,6 +15,7 @@ export const MEMORY_PAGE_BYTES = 4096;
 export type SnapshotHeader = z.infer<Schemas["header"]>;
 export type SnapshotManifest = z.infer<Schemas["manifest"]>;
 export type SnapshotDevice = SnapshotManifest["devices"][number];
+export type SnapshotParent = z.infer<Schemas["parent"]>;
 export type SnapshotRegion = z.infer<Schemas["memoryMap"]>["regions"][number];
 
 type Schemas = ReturnType<typeof makeSchemas>;
@@ -30,6 +36,16 @@ export function decodeManifest(json: Uint8Array, offset: number): SnapshotManife
 /** @throws FormatError */
 export function decodeMemoryMap(json: Uint8Array, offset: number): SnapshotRegion[] {
   return parse(loadSchemas().memoryMap, json, "memory map", offset).regions;
+}
+
+/** @throws FormatError */
+export function decodeParent(json: Uint8Array, offset: number): SnapshotParent {
+  return parse(loadSchemas().parent, json, "parent", offset);
+}
+
+/** @throws UsageError */
+export function encodeParent(parent: SnapshotParent): Uint8Array {
+  return encode(loadSchemas().parent, parent, "parent");
 }
 
 /** @throws UsageError */
@@ -93,7 +109,13 @@ function makeSchemas() {
     memory: z.looseObject({ totalBytes: size }),
   });
   const memoryMap = memoryMapSchema(z, u32, size);
-  return { header, manifest, memoryMap, jsonObject: z.record(z.string(), z.unknown()) };
+  const parent = z.looseObject({
+    root: z.string().regex(/^[0-9a-f]{64}$/),
+    id: z.string(),
+    depth: z.number().int().min(1).max(MAX_SNAPSHOT_CHAIN),
+    file: z.string(),
+  });
+  return { header, manifest, memoryMap, parent, jsonObject: z.record(z.string(), z.unknown()) };
 }
 
 function memoryMapSchema(z: typeof import("zod")["z"], u32: z.ZodNumber, size: z.ZodNumber) {

@@ -3,15 +3,25 @@ import { MAX_SNAPSHOT_FRAME_BYTES } from "../../src/limits.ts";
 import { addressOf } from "../../src/sys/mod.ts";
 import { createZstd, DEFAULT_LEVEL, frameBoundBytes } from "./compression.ts";
 import { CompressionPool, type Window } from "./compression-pool.ts";
+import type { ParentSetup } from "./compression-worker.ts";
 import type { Extent, Frame } from "./extent.ts";
 import { readFully } from "./file-io.ts";
 import { FrameBatch, type Mutable } from "./frame-batch.ts";
 import type { MemoryStats } from "./index-table.ts";
 import { livingExtents } from "./living-extents.ts";
+import { LoadTable } from "./load-table.ts";
 import { MEMORY_PAGE_BYTES, type SnapshotRegion } from "./manifest.ts";
-import { type PackedRun, type PackedWindow, WINDOW_ROOM_BYTES, WindowPacker } from "./pack-window.ts";
+import {
+  type PackedRun,
+  type PackedWindow,
+  type RegionPlace,
+  WINDOW_ROOM_BYTES,
+  WindowPacker,
+} from "./pack-window.ts";
 import { PageTable } from "./page-table.ts";
+import { ParentPages } from "./parent-pages.ts";
 import type { RecordOutput } from "./record-output.ts";
+import type { SnapshotReader } from "./snapshot-reader.ts";
 
 /** From here on Workers are worth their start (20 ms). */
 const LEAST_POOL_BYTES = 8 * 1024 * 1024;
@@ -38,13 +48,17 @@ export class MemoryWriter implements Disposable {
   #isLookingUp = false;
   #packer: WindowPacker | undefined;
   #pool: CompressionPool | undefined;
+  readonly #base: SnapshotReader | undefined;
+  #baseTable: LoadTable | undefined;
   #regions = new Map<number, SnapshotRegion>();
   #passNumber = 0;
   #room: Uint8Array | undefined;
   #scratch: Uint8Array | undefined;
   #compressedBytes = 0;
 
-  constructor(output: RecordOutput, isReadable: boolean) {
+  /** @param base What unchanged pages are left to. */
+  constructor(output: RecordOutput, isReadable: boolean, base?: SnapshotReader) {
+    this.#base = base;
     this.#output = output;
     this.#isReadable = isReadable;
     this.#batch = new FrameBatch(output);
@@ -88,17 +102,24 @@ export class MemoryWriter implements Disposable {
     const windows = windowsOf(offset, bytes.length);
     if (bytes.length >= LEAST_POOL_BYTES && CompressionPool.workerCount() > 1) {
       this.#pages ??= PageTable.allocate(0);
-      this.#pool ??= new CompressionPool(DEFAULT_LEVEL, this.#pages);
-      this.#pool.compress(bytes, windows, address !== 0, (window, packed, room) => {
+      this.#pool ??= new CompressionPool(DEFAULT_LEVEL, this.#pages, this.#parentSetup());
+      this.#pool.compress(bytes, windows, { regionId, offset }, address !== 0, (window, packed, room) => {
         if (packed !== undefined) place(window, packed, room);
-        else this.#pack(bytes, window, address, place);
+        else this.#pack(bytes, window, { regionId, offset, address }, place);
       });
-    } else for (const window of windows) this.#pack(bytes, window, address, place);
+    } else for (const window of windows) this.#pack(bytes, window, { regionId, offset, address }, place);
   }
 
   hole(regionId: number, offset: number, sizeBytes: number): void {
     this.#check(regionId, offset, sizeBytes);
-    if (sizeBytes > 0) this.#zeros(regionId, offset, sizeBytes);
+    if (sizeBytes > 0) this.#bare("zero", regionId, offset, sizeBytes);
+  }
+
+  /** As in the parent, by somebody who knows. */
+  unchanged(regionId: number, offset: number, sizeBytes: number): void {
+    if (this.#base === undefined) throw new UsageError("only a snapshot with a base can leave memory to it");
+    this.#check(regionId, offset, sizeBytes);
+    if (sizeBytes > 0) this.#bare("parent", regionId, offset, sizeBytes);
   }
 
   /** Writes what is left and says what lives. @throws UsageError unless every region is covered, once per pass. */
@@ -150,13 +171,27 @@ export class MemoryWriter implements Disposable {
   #pack(
     bytes: Uint8Array,
     window: Window,
-    address: number,
+    { regionId, offset, address }: RegionPlace & { readonly address: number },
     place: (window: Window, packed: PackedWindow, room: Uint8Array) => void,
   ): void {
     this.#room ??= new Uint8Array(WINDOW_ROOM_BYTES);
-    this.#packer ??= new WindowPacker(createZstd(), this.#pages);
+    this.#packer ??= new WindowPacker(createZstd(), this.#pages, this.#parentPages());
     const plain = bytes.subarray(window.offset, window.offset + window.sizeBytes);
-    place(window, this.#packer.pack(plain, address && address + window.offset, this.#room), this.#room);
+    const where = { regionId, offset: offset + window.offset };
+    const packed = this.#packer.pack(plain, where, address && address + window.offset, this.#room);
+    place(window, packed, this.#room);
+  }
+
+  #parentSetup(): ParentSetup | undefined {
+    if (this.#base === undefined) return undefined;
+    this.#baseTable ??= tableOf(this.#base);
+    return { table: this.#baseTable.memory, files: this.#base.inputs.map(({ fd, what }) => ({ fd, what })) };
+  }
+
+  #parentPages(): ParentPages | undefined {
+    if (this.#base === undefined) return undefined;
+    this.#baseTable ??= tableOf(this.#base);
+    return new ParentPages(this.#baseTable, this.#base.inputs);
   }
 
   #place(where: Place, { runs, frame: packed }: PackedWindow, room: Uint8Array): void {
@@ -174,7 +209,8 @@ export class MemoryWriter implements Disposable {
         offset,
         sizeBytes: run.sizeBytes,
       };
-      if (run.kind === "zero") this.#zeros(where.regionId, offset, run.sizeBytes);
+      if (run.kind === "zero" || run.kind === "parent")
+        this.#bare(run.kind, where.regionId, offset, run.sizeBytes);
       else if (run.kind === "data" && own !== undefined) {
         this.#add({ ...extent, kind: isKnown ? "duplicate" : "data", frame: own, skipBytes: run.skipBytes });
       } else if (run.kind === "duplicate") {
@@ -202,15 +238,16 @@ export class MemoryWriter implements Disposable {
     }
   }
 
-  #zeros(regionId: number, offset: number, sizeBytes: number): void {
+  /** An extent without a frame; those that follow each other become one. */
+  #bare(kind: "zero" | "parent", regionId: number, offset: number, sizeBytes: number): void {
     const last = this.#batch.last;
     const isNext =
-      last?.kind === "zero" && last.regionId === regionId && last.offset + last.sizeBytes === offset;
+      last?.kind === kind && last.regionId === regionId && last.offset + last.sizeBytes === offset;
     if (last !== undefined && isNext && last.passNumber === this.#passNumber) {
       last.sizeBytes += sizeBytes;
       return;
     }
-    this.#add({ regionId, passNumber: this.#passNumber, offset, sizeBytes, kind: "zero", skipBytes: 0 });
+    this.#add({ regionId, passNumber: this.#passNumber, offset, sizeBytes, kind, skipBytes: 0 });
   }
 
   #newFrame(bytes: Uint8Array, plainBytes: number, checksum: bigint): Frame {
@@ -243,6 +280,15 @@ export class MemoryWriter implements Disposable {
     this.#pool?.[Symbol.dispose]();
     this.#pool = undefined;
   }
+}
+
+/** All data of the base's chain, as `ParentPages` needs it. */
+function tableOf(base: SnapshotReader): LoadTable {
+  const regionIds = base.memoryMap.map(({ id }) => id).sort((a, b) => a - b);
+  const extents = regionIds.flatMap((id) => base.resolvedExtents(id));
+  return LoadTable.of(
+    extents.flatMap((extent) => (extent.frame ? [{ ...extent, frame: extent.frame }] : [])),
+  );
 }
 
 /** Windows end at multiples of 1 MiB of the region, so that equal memory in other places makes equal frames. */

@@ -10,8 +10,9 @@ export {
   type SnapshotManifest,
   type SnapshotRegion,
 } from "./manifest.ts";
+export type { ParentLink } from "./parent-link.ts";
 export { type RecordEntry, RecordFlag, RecordType, recordTypeName } from "./record.ts";
-export { type MemoryPiece, type RecordListing, SnapshotReader } from "./snapshot-reader.ts";
-export { type SnapshotSummary, SnapshotWriter } from "./snapshot-writer.ts";
+export { type MemoryPiece, type OpenOptions, type RecordListing, SnapshotReader } from "./snapshot-reader.ts";
+export { type SnapshotSummary, SnapshotWriter, type WriterOptions } from "./snapshot-writer.ts";
 export type { VerifyOptions, VerifyProblem, VerifyResult } from "./verify.ts";
 export { verifySnapshot } from "./verify-snapshot.ts";

@@ -3,11 +3,12 @@ import { xxh3 } from "../../src/state/mod.ts";
 import { frameBoundBytes, type Zstd } from "./compression.ts";
 import { MEMORY_PAGE_BYTES } from "./manifest.ts";
 import type { PagePlace, PageTable } from "./page-table.ts";
+import type { ParentPages } from "./parent-pages.ts";
 import { zeroRuns } from "./zero-runs.ts";
 
-/** A part of a window: zeros, pages that the file has, or bytes of the window's frame from `skipBytes` on. */
+/** A part of a window: zeros, pages that are as in the parent, pages that the file has, or bytes of the window's frame from `skipBytes` on. */
 export type PackedRun = { readonly offset: number; readonly sizeBytes: number } & (
-  | { readonly kind: "zero" }
+  | { readonly kind: "zero" | "parent" }
   | { readonly kind: "duplicate"; readonly place: PagePlace }
   | { readonly kind: "data"; readonly skipBytes: number }
 );
@@ -24,36 +25,57 @@ export const WINDOW_PAGES = MAX_SNAPSHOT_FRAME_BYTES / MEMORY_PAGE_BYTES;
 /** Where a window's frame always fits. */
 export const WINDOW_ROOM_BYTES = frameBoundBytes(MAX_SNAPSHOT_FRAME_BYTES);
 
+/** Where in the machine's memory a window starts. */
+export interface RegionPlace {
+  readonly regionId: number;
+  readonly offset: number;
+}
+
+interface WindowRun {
+  readonly offset: number;
+  readonly sizeBytes: number;
+  readonly kind: "zero" | "parent" | "data";
+}
+
 /** Cuts up to 1 MiB of pages into runs, and compresses what is new in it into `room`, as one frame. */
 export class WindowPacker {
   readonly #zstd: Zstd;
   readonly #pages: PageTable | undefined;
+  readonly #parent: ParentPages | undefined;
   #packed: Uint8Array | undefined;
 
-  /** @param pages Where duplicates are looked up, if they are. */
-  constructor(zstd: Zstd, pages?: PageTable) {
+  /**
+   * @param pages Where duplicates are looked up, if they are.
+   * @param parent What the window is compared with, if it is.
+   */
+  constructor(zstd: Zstd, pages?: PageTable, parent?: ParentPages) {
     this.#zstd = zstd;
     this.#pages = pages;
+    this.#parent = parent;
   }
 
-  /** @param address Of `window`, for the look-up of duplicates; 0 for none. */
-  pack(window: Uint8Array, address: number, room: Uint8Array): PackedWindow {
+  /**
+   * @param where Of the window's first byte, in its region.
+   * @param address Of `window`, for the look-up of duplicates; 0 for none.
+   */
+  pack(window: Uint8Array, where: RegionPlace, address: number, room: Uint8Array): PackedWindow {
     const runs: PackedRun[] = [];
     let plainBytes = 0;
-    for (const { offset, sizeBytes, isZero } of zeroRuns(window)) {
-      if (isZero) runs.push({ offset, sizeBytes, kind: "zero" });
-      else {
-        for (const part of this.#duplicates(window, offset, sizeBytes, address)) {
-          if (part.place !== undefined) runs.push({ ...part, kind: "duplicate", place: part.place });
-          else {
-            runs.push({
-              offset: part.offset,
-              sizeBytes: part.sizeBytes,
-              kind: "data",
-              skipBytes: plainBytes,
-            });
-            plainBytes += part.sizeBytes;
-          }
+    for (const run of this.#runs(window, where)) {
+      if (run.kind !== "data") {
+        runs.push({ offset: run.offset, sizeBytes: run.sizeBytes, kind: run.kind });
+        continue;
+      }
+      for (const { offset, sizeBytes, place } of this.#duplicates(
+        window,
+        run.offset,
+        run.sizeBytes,
+        address,
+      )) {
+        if (place !== undefined) runs.push({ offset, sizeBytes, kind: "duplicate", place });
+        else {
+          runs.push({ offset, sizeBytes, kind: "data", skipBytes: plainBytes });
+          plainBytes += sizeBytes;
         }
       }
     }
@@ -63,6 +85,21 @@ export class WindowPacker {
       runs,
       frame: { sizeBytes: this.#zstd.compress(room, plain), plainBytes, checksum: xxh3(plain) },
     };
+  }
+
+  /** What is as in the parent, what is zero, and the rest. */
+  #runs(window: Uint8Array, { regionId, offset }: RegionPlace): WindowRun[] {
+    const same = this.#parent?.same(regionId, offset, window);
+    if (same === undefined) return zerosAndData(window, 0, window.length);
+    const runs: WindowRun[] = [];
+    for (let page = 0; page < same.length; ) {
+      const first = page;
+      while (page < same.length && same[page] === same[first]) page += 1;
+      const [from, to] = [first * MEMORY_PAGE_BYTES, page * MEMORY_PAGE_BYTES];
+      if (same[first] === 1) runs.push({ offset: from, sizeBytes: to - from, kind: "parent" });
+      else runs.push(...zerosAndData(window, from, to));
+    }
+    return runs;
   }
 
   /** Neighbours in the window that are neighbours in a frame, too, are one run. */
@@ -101,4 +138,10 @@ export class WindowPacker {
     }
     return this.#packed.subarray(0, plainBytes);
   }
+}
+
+function zerosAndData(window: Uint8Array, from: number, to: number): WindowRun[] {
+  return zeroRuns(window.subarray(from, to)).map(({ offset, sizeBytes, isZero }) => {
+    return { offset: from + offset, sizeBytes, kind: isZero ? "zero" : "data" };
+  });
 }

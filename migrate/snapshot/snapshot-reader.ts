@@ -1,17 +1,25 @@
 import { FormatError, UsageError } from "../../src/errors.ts";
 import { MAX_STATE_SECTION_BYTES } from "../../src/limits.ts";
 import { createZstd, type Zstd } from "./compression.ts";
-import type { Extent } from "./extent.ts";
+import type { Extent, Frame } from "./extent.ts";
 import { ExtentTable } from "./extent-table.ts";
 import { FileInput, type SpoolOptions } from "./file-input.ts";
+import { findParent } from "./find-parent.ts";
 import { FrameReader } from "./frame-reader.ts";
 import type { MemoryStats, StreamEntry } from "./index-table.ts";
 import { type LoadProgress, loadFrames } from "./load-pool.ts";
 import type { SnapshotHeader, SnapshotManifest, SnapshotRegion } from "./manifest.ts";
+import { type ParentLink, requireParentOf } from "./parent-link.ts";
 import { type RecordEntry, RecordFlag, RecordType, recordTypeName } from "./record.ts";
+import { type ResolvedExtent, resolveExtents } from "./resolve-extents.ts";
 import { readStreamChunks } from "./stream-reader.ts";
 import { readPayload, readStructure, type SnapshotStructure } from "./structure.ts";
 import { type VerifyOptions, type VerifyResult, verifyStructure } from "./verify.ts";
+
+export interface OpenOptions {
+  /** Files that may be the parents of an incremental snapshot; looked at before those beside it. */
+  readonly parents?: readonly string[];
+}
 
 /** A range of memory: bytes, or zeros of any length. */
 export type MemoryPiece =
@@ -37,27 +45,37 @@ export class SnapshotReader implements Disposable {
   readonly #structure: SnapshotStructure;
   readonly #extents: ExtentTable;
   readonly #frames = new FrameReader();
+  readonly #options: OpenOptions;
+  /** Roots of the files that stand on this one. */
+  readonly #rootsAbove: ReadonlySet<string>;
+  #parent: SnapshotReader | undefined;
   #zstd: Zstd | undefined;
 
-  private constructor(input: FileInput) {
+  private constructor(input: FileInput, options: OpenOptions, rootsAbove: ReadonlySet<string>) {
     this.#input = input;
+    this.#options = options;
+    this.#rootsAbove = rootsAbove;
     this.#structure = readStructure(input);
     this.#extents = new ExtentTable(this.#structure);
   }
 
   /** @throws FormatError, CompatibilityError, SyscallError */
-  static open(path: string): SnapshotReader {
-    return SnapshotReader.#over(FileInput.open(path));
+  static open(path: string, options: OpenOptions = {}): SnapshotReader {
+    return SnapshotReader.#over(FileInput.open(path), options);
   }
 
   /** Reads a pipe to its end into an unnamed file first; `fd` stays the caller's. */
-  static fromFd(fd: number, options?: SpoolOptions): SnapshotReader {
-    return SnapshotReader.#over(FileInput.spool(fd, options));
+  static fromFd(fd: number, options: OpenOptions & SpoolOptions = {}): SnapshotReader {
+    return SnapshotReader.#over(FileInput.spool(fd, options), options);
   }
 
-  static #over(input: FileInput): SnapshotReader {
+  static #over(
+    input: FileInput,
+    options: OpenOptions,
+    rootsAbove: ReadonlySet<string> = new Set(),
+  ): SnapshotReader {
     try {
-      return new SnapshotReader(input);
+      return new SnapshotReader(input, options, rootsAbove);
     } catch (error) {
       input[Symbol.dispose]();
       throw error;
@@ -92,6 +110,37 @@ export class SnapshotReader implements Disposable {
     return this.#structure.index.streams;
   }
 
+  /** The file that this one is based on, as it is named here; undefined for a full snapshot. */
+  get parent(): ParentLink | undefined {
+    return this.#structure.parent;
+  }
+
+  /**
+   * The file that this one is based on, found and opened when first asked for; closed with this one.
+   *
+   * @throws CompatibilityError where it is missing or of another machine, FormatError
+   */
+  openParent(): SnapshotReader | undefined {
+    const link = this.parent;
+    if (link === undefined || this.#parent !== undefined) return this.#parent;
+    const path = findParent(link, this.#input.path, this.#options.parents ?? []);
+    const rootsAbove = new Set([...this.#rootsAbove, this.root]);
+    const parent = SnapshotReader.#over(FileInput.open(path), this.#options, rootsAbove);
+    try {
+      requireParentOf(this, parent, rootsAbove);
+    } catch (error) {
+      parent[Symbol.dispose]();
+      throw error;
+    }
+    this.#parent = parent;
+    return parent;
+  }
+
+  /** Undefined for a snapshot that came through a pipe. */
+  get path(): string | undefined {
+    return this.#input.path;
+  }
+
   /** Every record of the file, those that this version does not know included. The header's entry is the first. */
   records(): RecordListing[] {
     return [...this.#structure.index.records, ...this.#structure.trailer].map((entry) => ({
@@ -115,17 +164,21 @@ export class SnapshotReader implements Disposable {
     return this.#extents.ofRegion(regionId);
   }
 
-  /** The content of an extent of data, at most 1 MiB, in an array of its own. @throws FormatError */
-  readExtent(extent: Extent): Uint8Array {
-    const bytes = new Uint8Array(extent.sizeBytes);
-    this.readExtentInto(extent, bytes);
-    return bytes;
+  /** As `extents`, with the parents' where the file says "as in the parent". @throws as `openParent` */
+  resolvedExtents(regionId: number): readonly ResolvedExtent[] {
+    const own = this.extents(regionId);
+    const isWhole = own.every(({ kind }) => kind !== "parent");
+    return resolveExtents(own, isWhole ? [] : (this.openParent()?.resolvedExtents(regionId) ?? []));
   }
 
-  /** As `readExtent`, into `target`, of the extent's size, after its checksum held. */
-  readExtentInto(extent: Extent, target: Uint8Array): void {
-    if (extent.frame === undefined) target.fill(0);
-    else target.set(this.#frames.read(this.#input, { ...extent, frame: extent.frame }));
+  /** The open files of the chain, by `fileNumber`. */
+  get inputs(): readonly FileInput[] {
+    return [this.#input, ...(this.#parent?.inputs ?? [])];
+  }
+
+  /** The content of an extent, at most 1 MiB; valid until the next call. @throws FormatError */
+  readExtent(extent: Extent & { readonly frame: Frame; readonly fileNumber?: number }): Uint8Array {
+    return this.#frames.read(this.inputs[extent.fileNumber ?? 0] as FileInput, extent);
   }
 
   /**
@@ -135,18 +188,18 @@ export class SnapshotReader implements Disposable {
    * @throws FormatError, UsageError, SyscallError, and what the signal was aborted with
    */
   async loadRegion(regionId: number, targetFd: number, options: LoadProgress = {}): Promise<void> {
-    const entries = this.extents(regionId).flatMap((extent) => {
-      return extent.frame === undefined ? [] : [{ ...extent, frame: extent.frame, fileNumber: 0 }];
+    const entries = this.resolvedExtents(regionId).flatMap((extent) => {
+      return extent.frame === undefined ? [] : [{ ...extent, frame: extent.frame }];
     });
-    await loadFrames(entries, [this.#input], targetFd, options);
+    await loadFrames(entries, this.inputs, targetFd, options);
   }
 
   /** All of a region in order. @throws FormatError */
   *memory(regionId: number): Generator<MemoryPiece, void> {
-    for (const extent of this.extents(regionId)) {
-      const { offset, sizeBytes } = extent;
-      if (extent.frame === undefined) yield { offset, sizeBytes, isZero: true };
-      else yield { offset, sizeBytes, bytes: this.readExtent(extent) };
+    for (const extent of this.resolvedExtents(regionId)) {
+      const { offset, sizeBytes, frame } = extent;
+      if (frame === undefined) yield { offset, sizeBytes, isZero: true };
+      else yield { offset, sizeBytes, bytes: new Uint8Array(this.readExtent({ ...extent, frame })) };
     }
   }
 
@@ -186,13 +239,20 @@ export class SnapshotReader implements Disposable {
 
   /**
    * Every byte against its checksum; with `deep`, every frame and state is decompressed too, and the index is compared
-   * with the tables of the records.
+   * with the tables of the records; and the same with the files that this one is based on.
    */
   verify(options: VerifyOptions = {}): VerifyResult {
-    return verifyStructure(this.#input, this.#structure, this, options);
+    const own = verifyStructure(this.#input, this.#structure, this, options);
+    if (!own.ok || options.deep !== true || this.parent === undefined) return own;
+    // Its memory is only whole with what it stands on.
+    const below = this.openParent()?.verify(options);
+    if (below === undefined || below.ok) return own;
+    const problems = below.problems.map((problem) => ({ ...problem, section: `parent: ${problem.section}` }));
+    return { ok: false, problems };
   }
 
   [Symbol.dispose](): void {
+    this.#parent?.[Symbol.dispose]();
     this.#input[Symbol.dispose]();
   }
 

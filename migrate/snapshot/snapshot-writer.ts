@@ -1,15 +1,31 @@
 import assert from "node:assert/strict";
+import { basename } from "node:path";
 import { UsageError } from "../../src/errors.ts";
 import { MAX_SNAPSHOT_EXTENTS, MAX_STATE_SECTION_BYTES } from "../../src/limits.ts";
 import { END_RECORD_BYTES, encodeEnd } from "./end-record.ts";
 import type { HeaderFields } from "./header.ts";
 import { encodeIndex, type MemoryStats, type StreamEntry } from "./index-table.ts";
-import { encodeManifest, encodeMemoryMap, type SnapshotManifest, type SnapshotRegion } from "./manifest.ts";
+import {
+  encodeManifest,
+  encodeMemoryMap,
+  encodeParent,
+  type SnapshotManifest,
+  type SnapshotRegion,
+} from "./manifest.ts";
 import { MemoryWriter } from "./memory-writer.ts";
 import { OutputFile } from "./output-file.ts";
+import { linkTo, requireSameMachine } from "./parent-link.ts";
 import { RecordFlag, RecordType } from "./record.ts";
 import { RecordOutput, type WriteCall } from "./record-output.ts";
+import type { SnapshotReader } from "./snapshot-reader.ts";
 import { StreamWriter } from "./stream-writer.ts";
+
+export interface WriterOptions {
+  /** The snapshot that this one is based on: only what changed since is stored. Stays open until the writer is done. */
+  readonly base?: SnapshotReader | undefined;
+  /** For tests: how bytes get into the file. */
+  readonly write?: WriteCall;
+}
 
 export interface SnapshotSummary {
   /** sha256 over the index, hexadecimal: the identity of the file. */
@@ -35,28 +51,40 @@ export class SnapshotWriter implements Disposable {
   readonly #memory: MemoryWriter;
   readonly #streams: StreamEntry[] = [];
   readonly #streamKeys = new Set<string>();
+  readonly #machineName: string | undefined;
+  readonly #base: SnapshotReader | undefined;
   #hasManifest = false;
   #hasMemoryMap = false;
   #isOpen = true;
 
-  private constructor(output: RecordOutput, target?: OutputFile) {
+  private constructor(
+    output: RecordOutput,
+    header: HeaderFields,
+    { base }: WriterOptions,
+    target?: OutputFile,
+  ) {
     this.#output = output;
     this.#target = target;
-    this.#memory = new MemoryWriter(output, target !== undefined);
+    this.#machineName = header.machine?.name;
+    this.#base = base;
+    this.#memory = new MemoryWriter(output, target !== undefined, base);
+    output.header(header);
+    if (base === undefined) return;
+    const link = linkTo(base, basename(base.path ?? "the base"));
+    output.record(RecordType.parent, RecordFlag.critical, 0n, encodeParent({ ...link }));
   }
 
   /**
    * Writes to a file (0600) that gets its name from `finish`.
    *
-   * @param write For tests: how bytes get into the file.
-   * @throws SyscallError, UsageError if `path` is something else than a regular file.
+   * @throws SyscallError, UsageError if `path` is something else than a regular file, CompatibilityError for a base that
+   * this cannot be based on
    */
-  static toFile(path: string, header: HeaderFields, write?: WriteCall): SnapshotWriter {
+  static toFile(path: string, header: HeaderFields, options: WriterOptions = {}): SnapshotWriter {
     const file = new OutputFile(path);
     try {
-      const output = new RecordOutput(file.fd, path, write);
-      output.header(header);
-      return new SnapshotWriter(output, file);
+      const output = new RecordOutput(file.fd, path, options.write);
+      return new SnapshotWriter(output, header, options, file);
     } catch (error) {
       file[Symbol.dispose]();
       throw error;
@@ -64,10 +92,8 @@ export class SnapshotWriter implements Disposable {
   }
 
   /** Writes to a pipe, a socket or stdout, which stays the caller's. Equal memory is not shared here: nothing can be read back. */
-  static toFd(fd: number, header: HeaderFields): SnapshotWriter {
-    const output = new RecordOutput(fd, `fd ${fd}`);
-    output.header(header);
-    return new SnapshotWriter(output);
+  static toFd(fd: number, header: HeaderFields, options: WriterOptions = {}): SnapshotWriter {
+    return new SnapshotWriter(new RecordOutput(fd, `fd ${fd}`, options.write), header, options);
   }
 
   /** Once, at any time before `finish`: device features are only known when all is suspended. */
@@ -82,6 +108,7 @@ export class SnapshotWriter implements Disposable {
   writeMemoryMap(regions: readonly SnapshotRegion[]): void {
     this.#expectOpen();
     if (this.#hasMemoryMap) throw new UsageError("a snapshot has one memory map");
+    if (this.#base !== undefined) requireSameMachine(this.#base, this.#machineName, regions);
     this.#hasMemoryMap = true;
     this.#output.record(RecordType.memoryMap, RecordFlag.critical, 0n, encodeMemoryMap(regions));
     this.#memory.setRegions(regions);
@@ -112,6 +139,12 @@ export class SnapshotWriter implements Disposable {
   writeHole(regionId: number, offset: number, sizeBytes: number): void {
     this.#expectOpen();
     this.#memory.hole(regionId, offset, sizeBytes);
+  }
+
+  /** Memory that is as in the base, e.g. by a dirty log: not looked at. @throws UsageError without a base */
+  writeUnchanged(regionId: number, offset: number, sizeBytes: number): void {
+    this.#expectOpen();
+    this.#memory.unchanged(regionId, offset, sizeBytes);
   }
 
   /** What is written from now on replaces what was. Returns the number of the pass; the first one is 0. */

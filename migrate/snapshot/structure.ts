@@ -8,8 +8,10 @@ import { decodeIndex, type IndexTable } from "./index-table.ts";
 import {
   decodeManifest,
   decodeMemoryMap,
+  decodeParent,
   type SnapshotHeader,
   type SnapshotManifest,
+  type SnapshotParent,
   type SnapshotRegion,
 } from "./manifest.ts";
 import {
@@ -30,6 +32,8 @@ export interface SnapshotStructure {
   readonly header: SnapshotHeader;
   readonly manifest: SnapshotManifest;
   readonly memoryMap: readonly SnapshotRegion[];
+  /** The file that this one is based on. */
+  readonly parent: SnapshotParent | undefined;
   readonly index: IndexTable;
   /** The records after the listed ones: index, perhaps a signature, end. */
   readonly trailer: readonly RecordEntry[];
@@ -46,9 +50,28 @@ const UNDERSTOOD: ReadonlySet<number> = new Set([
   RecordType.deviceState,
   RecordType.qemuStream,
   RecordType.machineState,
+  RecordType.parent,
   RecordType.index,
   RecordType.end,
 ]);
+
+/** What stands at both ends of a file, checked against each other. */
+interface Frame {
+  readonly formatVersion: number;
+  readonly header: SnapshotHeader;
+  readonly headerBytes: number;
+  readonly headerChecksum: bigint;
+  readonly trailer: readonly RecordEntry[];
+  /** Payload of the index. */
+  readonly payload: Uint8Array;
+  readonly indexOffset: number;
+  readonly root: Uint8Array;
+}
+
+/** Only header, end and index, for a file that may be the one that is looked for. @throws FormatError, CompatibilityError */
+export function readRoot(input: FileInput): string {
+  return Buffer.from(readFrame(input).root).toString("hex");
+}
 
 /**
  * Header, end, index, root, manifest and memory map, each checked before it is believed.
@@ -56,8 +79,42 @@ const UNDERSTOOD: ReadonlySet<number> = new Set([
  * @throws FormatError, CompatibilityError for a version, flag or critical record that is not known, SyscallError
  */
 export function readStructure(input: FileInput): SnapshotStructure {
-  const prefix = input.read(0, HEADER_PREFIX_BYTES, "header");
-  const headerBytes = headerSizeBytes(prefix);
+  const { formatVersion, header, trailer, payload, indexOffset, root, ...frame } = readFrame(input);
+  // Flags and types are only believed once their checksum has held: damage is not a newer version.
+  for (const entry of trailer.slice(1)) readPayload(input, entry);
+  refuseUnknown(trailer);
+  const index = decodeIndex(payload, indexOffset + RECORD_HEAD_BYTES, indexOffset);
+  refuseUnknown(index.records);
+  const first = index.records[0] as RecordEntry;
+  const isHeader = first.type === RecordType.header && first.checksum === frame.headerChecksum;
+  if (!isHeader || first.payloadBytes + RECORD_OVERHEAD_BYTES !== frame.headerBytes) {
+    throw new FormatError("the header is not the one that the index lists", "header", 0);
+  }
+  const json = <Type>(
+    type: number,
+    decode: (bytes: Uint8Array, offset: number) => Type,
+  ): Type | undefined => {
+    const entry = single(index, type);
+    return entry === undefined ? undefined : decode(readJson(input, entry), entry.offset + RECORD_HEAD_BYTES);
+  };
+  const manifest = json(RecordType.manifest, decodeManifest);
+  if (manifest === undefined) throw new FormatError("the snapshot has no manifest", "index", indexOffset);
+  const memoryMap = json(RecordType.memoryMap, decodeMemoryMap) ?? [];
+  const parent = json(RecordType.parent, decodeParent);
+  return {
+    formatVersion,
+    header,
+    manifest,
+    memoryMap,
+    parent,
+    index,
+    trailer,
+    root: Buffer.from(root).toString("hex"),
+  };
+}
+
+function readFrame(input: FileInput): Frame {
+  const headerBytes = headerSizeBytes(input.read(0, HEADER_PREFIX_BYTES, "header"));
   const { formatVersion, header, checksum } = decodeHeader(input.read(0, headerBytes, "header"));
   if (input.sizeBytes < headerBytes + END_RECORD_BYTES) {
     throw new FormatError("the file was cut off after its header", "end", input.sizeBytes);
@@ -77,30 +134,16 @@ export function readStructure(input: FileInput): SnapshotStructure {
   if (Buffer.compare(root, end.root) !== 0) {
     throw new FormatError("the root hash does not match the index", "index", end.indexOffset);
   }
-  // Flags and types are only believed once their checksum has held: damage is not a newer version.
-  for (const entry of trailer.slice(1)) readPayload(input, entry);
-  refuseUnknown(trailer);
-  const index = decodeIndex(payload, end.indexOffset + RECORD_HEAD_BYTES, end.indexOffset);
-  refuseUnknown(index.records);
-  const first = index.records[0] as RecordEntry;
-  const isHeader = first.type === RecordType.header && first.checksum === checksum;
-  if (!isHeader || first.payloadBytes + RECORD_OVERHEAD_BYTES !== headerBytes) {
-    throw new FormatError("the header is not the one that the index lists", "header", 0);
-  }
-  const manifest = single(index, RecordType.manifest);
-  if (manifest === undefined) throw new FormatError("the snapshot has no manifest", "index", end.indexOffset);
-  const memoryMap = single(index, RecordType.memoryMap);
+  const { indexOffset } = end;
   return {
     formatVersion,
     header,
-    manifest: decodeManifest(readJson(input, manifest), manifest.offset + RECORD_HEAD_BYTES),
-    memoryMap:
-      memoryMap === undefined
-        ? []
-        : decodeMemoryMap(readJson(input, memoryMap), memoryMap.offset + RECORD_HEAD_BYTES),
-    index,
+    headerBytes,
+    headerChecksum: checksum,
     trailer,
-    root: Buffer.from(root).toString("hex"),
+    payload,
+    indexOffset,
+    root,
   };
 }
 

@@ -1,6 +1,5 @@
 import { FormatError } from "../../src/errors.ts";
-import { MAX_SNAPSHOT_FRAME_BYTES } from "../../src/limits.ts";
-import type { Extent } from "./extent.ts";
+import type { Extent, Frame } from "./extent.ts";
 import type { FileInput } from "./file-input.ts";
 import { compareWithRecords } from "./index-check.ts";
 import { RECORD_OVERHEAD_BYTES, type RecordEntry, RecordType } from "./record.ts";
@@ -28,7 +27,7 @@ export type VerifyResult =
 const MAX_PROBLEMS = 100;
 
 /** The parts of a reader that a deep check needs. */
-type Reading = Pick<SnapshotReader, "extents" | "readExtentInto" | "readStream">;
+type Reading = Pick<SnapshotReader, "extents" | "readExtent" | "readStream">;
 
 export function verifyStructure(
   input: FileInput,
@@ -65,14 +64,14 @@ function verifyContent(
   problems: VerifyProblem[],
 ): void {
   attempt(problems, () => compareWithRecords(input, structure, living));
-  const seen = new Set<number>();
-  const plain = new Uint8Array(MAX_SNAPSHOT_FRAME_BYTES);
+  const byFrame = new Map<number, Extent & { readonly frame: Frame }>();
   for (const extent of living) {
+    const { frame } = extent;
+    if (frame !== undefined && !byFrame.has(frame.offset)) byFrame.set(frame.offset, { ...extent, frame });
+  }
+  for (const extent of byFrame.values()) {
     if (problems.length >= MAX_PROBLEMS) return;
-    if (extent.frame === undefined || (extent.kind === "duplicate" && seen.has(extent.frame.offset)))
-      continue;
-    seen.add(extent.frame.offset);
-    attempt(problems, () => reader.readExtentInto(extent, plain.subarray(0, extent.sizeBytes)));
+    attempt(problems, () => reader.readExtent(extent));
   }
   for (const stream of structure.index.streams) {
     attempt(problems, () => {

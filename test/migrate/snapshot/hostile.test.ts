@@ -199,7 +199,6 @@ describe("a record of a type that is not known", () => {
     for (const [type, flags, name] of [
       [0x4711, 1, '"type 18193"'],
       [RecordType.keys, 1, '"keys"'],
-      [RecordType.parent, 1, '"parent"'],
       [RecordType.extents, 3, "encrypted"],
       [RecordType.extents, 1 | 0x40, "flags 0x40"],
     ] as const) {

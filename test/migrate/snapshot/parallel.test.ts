@@ -96,8 +96,10 @@ describe("memory through Workers", () => {
     const path = join(folder.path, "a.vhu");
     using memory = guestMemory();
     let count = 0;
-    using writer = SnapshotWriter.toFile(path, headerFields, (_fd, _bytes, what) => {
-      if (++count > 3) throw new Error(`no more room in ${what}`);
+    using writer = SnapshotWriter.toFile(path, headerFields, {
+      write: (_fd, _bytes, what) => {
+        if (++count > 3) throw new Error(`no more room in ${what}`);
+      },
     });
     writer.writeMemoryMap([{ id: 0, guestAddress: 0, sizeBytes: SIZE, name: "ram" }]);
     const saving = saveMemory(writer, 0, memory, SIZE);

@@ -86,9 +86,11 @@ describe("a writer that does not finish", () => {
     for (const failing of [1, 2, 3, 4, 5]) {
       let count = 0;
       const error = failureOf(() => {
-        using writer = SnapshotWriter.toFile(path, headerFields, (fd, bytes, what) => {
-          if (++count === failing) throw new SyscallError("write", "EIO", what);
-          writeAll(fd, bytes, what);
+        using writer = SnapshotWriter.toFile(path, headerFields, {
+          write: (fd, bytes, what) => {
+            if (++count === failing) throw new SyscallError("write", "EIO", what);
+            writeAll(fd, bytes, what);
+          },
         });
         writer.writeMemoryMap(ram(MiB));
         writer.writeMemory(0, 0, pages(256));

@@ -1,0 +1,74 @@
+import type { MoveOptions } from "./driver.ts";
+import { copyMemory } from "./ram/mod.ts";
+import {
+  type HeaderFields,
+  RecordType,
+  type SnapshotReader,
+  type SnapshotSummary,
+  SnapshotWriter,
+  type StreamEntry,
+  type WriterOptions,
+} from "./snapshot/mod.ts";
+
+export interface RewriteOptions extends MoveOptions, Pick<WriterOptions, "base"> {
+  /** Devices whose state is another one now, by their ids. */
+  readonly deviceStates?: ReadonlyMap<number, Uint8Array> | undefined;
+}
+
+/**
+ * A new file with the content of a snapshot: full, whatever it was based on, and written as this version writes. It has
+ * an id of its own.
+ *
+ * @param target A path, or the number of an fd.
+ */
+export async function rewriteSnapshot(
+  reader: SnapshotReader,
+  target: string | number,
+  options: RewriteOptions = {},
+): Promise<SnapshotSummary> {
+  const header = headerOf(reader);
+  using writer =
+    typeof target === "string"
+      ? SnapshotWriter.toFile(target, header, options)
+      : SnapshotWriter.toFd(target, header, options);
+  writer.writeMemoryMap(reader.memoryMap);
+  await copyMemory(reader, writer, options);
+  for (const stream of reader.streams) copyStream(reader, writer, stream, options);
+  const devices = reader.manifest.devices.map((device) => {
+    const state = options.deviceStates?.get(device.id);
+    return state === undefined ? device : { ...device, stateBytes: state.length };
+  });
+  writer.writeManifest({ ...reader.manifest, devices });
+  return writer.finish();
+}
+
+function headerOf({ header }: SnapshotReader): HeaderFields {
+  const { writer, createdAt, runState, machine, vmm, host, labels } = header;
+  return {
+    writer,
+    createdAt,
+    host,
+    labels,
+    ...(runState === undefined ? {} : { runState }),
+    ...(machine === undefined ? {} : { machine }),
+    ...(vmm === undefined ? {} : { vmm: { ...vmm } as NonNullable<HeaderFields["vmm"]> }),
+  };
+}
+
+function copyStream(
+  reader: SnapshotReader,
+  writer: SnapshotWriter,
+  stream: StreamEntry,
+  { deviceStates }: RewriteOptions,
+): void {
+  const replaced = stream.type === RecordType.deviceState ? deviceStates?.get(stream.streamId) : undefined;
+  const content = replaced === undefined ? reader.readStream(stream) : [replaced];
+  if (stream.type === RecordType.machineState) {
+    writer.writeMachineState(Buffer.concat([...content]));
+    return;
+  }
+  const isDevice = stream.type === RecordType.deviceState;
+  const target = isDevice ? writer.writeDeviceState(stream.streamId) : writer.writeQemuStream();
+  for (const chunk of content) target.write(chunk);
+  target.finish();
+}
