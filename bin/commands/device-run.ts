@@ -2,12 +2,11 @@ import { type Command, InvalidArgumentError } from "commander";
 import type { ConsoleSize } from "../../devices/console/mod.ts";
 import { action, addCommand } from "../command.ts";
 import { parsePort } from "../device/console-ports.ts";
+import { registerBlk } from "../device/register-blk.ts";
 import { registerNet } from "../device/register-net.ts";
 import { registerRng } from "../device/register-rng.ts";
-import type { RunBlkOptions } from "../device/run-blk.ts";
 import type { RunConsoleOptions } from "../device/run-console.ts";
 import { addRunOptions } from "../device/run-options.ts";
-import { wholeNumber } from "../whole-number.ts";
 
 const EXIT_STATUS = {
   0: "ended by SIGTERM, or by the front-end's hanging up with --once or --fd",
@@ -22,43 +21,10 @@ requests that a killed one left. When it is ready it says so on stderr, with --j
 /** `vhu device run TYPE`: one command for each type of device. */
 export function registerDeviceRun(device: Command): void {
   const run = device.command("run").description("serve a device to a VMM, as a vhost-user back-end");
-  registerBlk(run);
+  registerBlk(run, SERVES, EXIT_STATUS);
   registerConsole(run);
   registerNet(run, SERVES, EXIT_STATUS);
   registerRng(run, SERVES, EXIT_STATUS);
-}
-
-function registerBlk(run: Command): void {
-  const command = addCommand(run, {
-    usage: "blk",
-    description: `serve a disk from a raw image file or a block device\n\n${SERVES}`,
-    examples: [
-      ["vhu device run blk --socket /run/disk.sock --image disk.raw", "listen there, for QEMU to connect:"],
-      [
-        "qemu-system-x86_64 … -chardev socket,id=c0,path=/run/disk.sock,reconnect-ms=200 -device vhost-user-blk-pci,chardev=c0",
-        "guest memory must be shared: -object memory-backend-memfd,…,share=on",
-      ],
-      [
-        "vhu device run blk --socket /run/cd.sock --image cd.iso --read-only --id CD-1",
-        "what the guest cannot write to",
-      ],
-    ],
-    exitStatus: EXIT_STATUS,
-  });
-  addRunOptions(command)
-    .option("--image <path>", "the disk: a raw image or a block device")
-    .option("--blk-file <path>", "the same")
-    .option("--read-only", "the guest cannot write")
-    .option("--id <serial>", "the disk's serial number, at most 20 bytes")
-    .option("--num-queues <count>", "request queues (default: 1)", wholeNumber(1))
-    .action(
-      action(async (context, options: RunBlkOptions) => {
-        const { blkNeeds, confineDevice } = await import("../device/confine-device.ts");
-        confineDevice(context, options, blkNeeds(options));
-        const { runBlk } = await import("../device/run-blk.ts");
-        return runBlk(context, options);
-      }),
-    );
 }
 
 function registerConsole(run: Command): void {

@@ -1,5 +1,7 @@
-import { BlkDevice, DiskImage } from "../../devices/blk/mod.ts";
-import { UsageError } from "../../src/errors.ts";
+import { BlkDevice, type BlkIo, DiskImage } from "../../devices/blk/mod.ts";
+import { WorkerRings } from "../../src/backend/mod.ts";
+import { UsageError, VhuError } from "../../src/errors.ts";
+import type { Logger } from "../../src/logger.ts";
 import { EventLoop } from "../../src/sys/mod.ts";
 import type { CommandContext } from "../command.ts";
 import { toJson } from "../output/json.ts";
@@ -15,6 +17,12 @@ export interface RunBlkOptions extends RunOptions {
   readonly readOnly?: boolean;
   readonly id?: string;
   readonly numQueues?: number;
+  readonly io?: BlkIo;
+  readonly direct?: boolean;
+  readonly spinUs?: number;
+  readonly workers?: number;
+  /** False with --no-lock. */
+  readonly lock?: boolean;
 }
 
 /** `vhu device run blk`. Returns the exit status. */
@@ -26,9 +34,35 @@ export async function runBlk(context: CommandContext, options: RunBlkOptions): P
   const path = options.image ?? options.blkFile;
   if (path === undefined) throw new UsageError("give the disk's image with --image FILE");
   placeOf(options);
-  const { readOnly = false, id, numQueues } = options;
+  const { readOnly, direct, id, numQueues = 1, io, lock, spinUs, workers = 1 } = options;
+  if (workers > numQueues) {
+    throw new UsageError(`${workers} ring Workers need as many queues (--num-queues), not ${numQueues}`);
+  }
+  const logger = loggerOf(context, options);
   using loop = new EventLoop();
-  using image = DiskImage.open(path, { readOnly });
-  const device = new BlkDevice(image, { id, numQueues, logger: loggerOf(context, options) });
-  return await serveDevice(context, device, loop, options);
+  using image = DiskImage.open(path, { ...(readOnly && { readOnly }), ...(direct && { direct }) });
+  const device = new BlkDevice(image, { id, numQueues, io, lock, logger });
+  using rings = new WorkerRings(loop, device.ringProgram, {
+    workers,
+    ...(spinUs === undefined ? {} : { spinUs }),
+    logger,
+  });
+  logger.debug("data path", { io: device.io, direct: direct === true, workers });
+  const onHangUp = () => refreshCapacity(device, logger);
+  process.on("SIGHUP", onHangUp);
+  try {
+    return await serveDevice(context, device, loop, options, rings);
+  } finally {
+    process.off("SIGHUP", onHangUp);
+  }
+}
+
+/** SIGHUP: the image may have grown. */
+function refreshCapacity(device: BlkDevice, logger: Logger): void {
+  try {
+    if (!device.refreshCapacity()) logger.info("the image has the size that it had");
+  } catch (error) {
+    if (!(error instanceof VhuError)) throw error;
+    logger.error(`the disk keeps its size: ${error.message}`);
+  }
 }

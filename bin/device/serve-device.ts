@@ -4,6 +4,7 @@ import {
   type ServeOptions,
   type SessionEnd,
   type VhostUserDevice,
+  type WorkerRings,
 } from "../../src/backend/mod.ts";
 import { CancelledError } from "../../src/errors.ts";
 import { type EventLoop, Fd, UnixListener, UnixSocket } from "../../src/sys/mod.ts";
@@ -29,6 +30,8 @@ type Service = Disposable & {
 
 /**
  * Serves a device until a signal comes, or its only front-end has gone. Returns the exit status.
+ *
+ * @param ringWorkers where its queues run, for a device with a ring program; without, they run in line
  * @throws VhuError what the session failed with, where it is the only one
  */
 export async function serveDevice(
@@ -36,6 +39,7 @@ export async function serveDevice(
   device: VhostUserDevice,
   loop: EventLoop,
   options: RunOptions,
+  ringWorkers?: WorkerRings,
 ): Promise<number> {
   const place = placeOf(options);
   const only = options.once === true || ("fd" in place && !place.listens);
@@ -44,6 +48,7 @@ export async function serveDevice(
     logger: loggerOf(context, options),
     once: options.once,
     demandSeals: options.untrustedPeer,
+    ringWorkers,
     deviceState: { idleTimeoutMs: options.stateIdleTimeoutMs },
     onSessionEnd: (ended) => {
       end = ended;

@@ -1,26 +1,45 @@
-import type { DeviceQueue, DeviceRestore, QueueRunner, VhostUserDevice } from "../../src/backend/mod.ts";
-import { CompatibilityError, SyscallError, UsageError } from "../../src/errors.ts";
+import type {
+  DeviceQueue,
+  DeviceRestore,
+  FrontendClient,
+  QueueRunner,
+  VhostUserDevice,
+} from "../../src/backend/mod.ts";
+import { CompatibilityError, StateError, SyscallError, UsageError } from "../../src/errors.ts";
 import { MAX_QUEUES } from "../../src/limits.ts";
 import { type Logger, silentLogger } from "../../src/logger.ts";
 import type { StateHeader, StateSection } from "../../src/state/mod.ts";
-import { errnoName } from "../../src/sys/mod.ts";
+import { errnoName, ioUringObstacle, syncData } from "../../src/sys/mod.ts";
 import { protocolFeature } from "../../src/wire/mod.ts";
 import { ObjectState } from "../state/mod.ts";
 import { blkFeature, encodeBlkConfig, WRITEBACK_OFFSET } from "./config.ts";
 import type { DiskImage } from "./disk-image.ts";
-import { ID_BYTES, RequestProcessor } from "./request.ts";
+import { FailureLog } from "./failure-log.ts";
+import { ImageLock } from "./image-lock.ts";
+import { RequestProcessor } from "./request-processor.ts";
+import { RequestReader } from "./request-reader.ts";
+import type { BlkRunnerParameters } from "./ring-program.ts";
+import { ID_BYTES, SharedSettings } from "./shared-settings.ts";
 import { BLK_STATE_VERSION, type BlkState, checkBlkState } from "./state.ts";
+
+/** How ring Workers read and write: by io_uring, or by preadv and pwritev; "auto": io_uring where that is allowed and helps. */
+export type BlkIo = "auto" | "uring" | "sync";
 
 export interface BlkOptions {
   /** What GET_ID answers (a disk's serial number), at most 20 bytes. Default: empty, or what a restored state says. */
   readonly id?: string | undefined;
   /** Request queues, 1 to 256; default 1. */
   readonly numQueues?: number | undefined;
+  /** Default "auto". Of no meaning where the queues do not run in Workers: that is always "sync". */
+  readonly io?: BlkIo | undefined;
+  /** Lock the image while rings run; default true. */
+  readonly lock?: boolean | undefined;
   readonly logger?: Logger | undefined;
 }
 
 /**
- * A virtio block device on a raw image: read, write, flush, get-id. Requests are served in line and in order.
+ * A virtio block device on a raw image. In ring Workers it has many requests in flight, by io_uring; without Workers they are
+ * served in line and in order.
  *
  * @example
  * const device = new BlkDevice(DiskImage.open("disk.raw"), { id: "disk-1" });
@@ -29,9 +48,14 @@ export class BlkDevice implements VhostUserDevice, Disposable {
   readonly deviceType = "blk";
   readonly maxQueues: number;
   readonly features: bigint;
-  readonly protocolFeatures = protocolFeature.CONFIG;
+  readonly protocolFeatures = protocolFeature.CONFIG | protocolFeature.BACKEND_REQ;
   readonly stateVersion = BLK_STATE_VERSION;
   readonly oldestCompatibleStateVersion = 1;
+  readonly ringProgram = new URL("./ring-program.ts", import.meta.url);
+  /** How its queues read and write in ring Workers. */
+  readonly io: "uring" | "sync";
+  readonly #settings = new SharedSettings();
+  readonly #lock: ImageLock | undefined;
   readonly #requests: RequestProcessor;
   readonly #logger: Logger;
   readonly #state: ObjectState<BlkState>;
@@ -39,54 +63,42 @@ export class BlkDevice implements VhostUserDevice, Disposable {
   #id: string;
   #acked = 0n;
   #writeback = true;
+  #frontend: FrontendClient | undefined;
 
-  /** Takes the image. @throws UsageError */
+  /** Takes the image. @throws UsageError; StateError when there is to be io_uring and is none */
   constructor(
     readonly image: DiskImage,
     options: BlkOptions = {},
   ) {
     const { id, numQueues = 1, logger = silentLogger } = options;
-    if (!Number.isInteger(numQueues) || numQueues < 1 || numQueues > MAX_QUEUES) {
-      throw new UsageError(`a block device has 1 to ${MAX_QUEUES} queues, not ${numQueues}`);
-    }
-    if (id !== undefined && Buffer.byteLength(id) > ID_BYTES) {
-      throw new UsageError(`the id "${id}" has more than ${ID_BYTES} bytes`);
-    }
+    checkOptions(id, numQueues);
     this.maxQueues = numQueues;
+    this.io = chooseIo(options.io ?? "auto", image);
     this.#configuredId = id;
     this.#id = id ?? "";
     this.#logger = logger;
-    const { SEG_MAX, RO, BLK_SIZE, FLUSH, CONFIG_WCE, MQ } = blkFeature;
-    this.features = SEG_MAX | BLK_SIZE | FLUSH | CONFIG_WCE | MQ | (image.readOnly ? RO : 0n);
-    const settings = { id: "", writeThrough: false };
-    this.#requests = new RequestProcessor(
-      image,
-      () => {
-        settings.id = this.#id;
-        settings.writeThrough = this.#writeThrough;
-        return settings;
-      },
-      logger,
-    );
-    this.#state = new ObjectState({
-      deviceType: this.deviceType,
-      version: BLK_STATE_VERSION,
-      capture: () => this.#capture(),
-      check: (fields) => checkBlkState(fields, { ...this.#capture(), id: this.#configuredId }),
-      apply: ({ id, writeback }) => {
-        this.#id = id;
-        this.#writeback = writeback;
-      },
-    });
+    this.#lock = (options.lock ?? true) ? new ImageLock(image.fd, image.path, image.readOnly) : undefined;
+    const { SEG_MAX, RO, BLK_SIZE, FLUSH, TOPOLOGY, CONFIG_WCE, MQ, DISCARD, WRITE_ZEROES } = blkFeature;
+    const ofAccess = image.readOnly ? RO : DISCARD | WRITE_ZEROES;
+    this.features = SEG_MAX | BLK_SIZE | FLUSH | TOPOLOGY | CONFIG_WCE | MQ | ofAccess;
+    const log = new FailureLog(image.path, logger);
+    this.#requests = new RequestProcessor(image, new RequestReader(image.readOnly, this.#settings, log));
+    this.#settings.capacityBytes = image.capacityBytes;
+    this.#share();
+    this.#state = this.#makeState();
   }
 
   ackFeatures(features: bigint): void {
     this.#acked = features;
+    this.#share();
   }
 
   readConfig(): Uint8Array {
+    const { capacityBytes, blockBytes, physicalBlockBytes } = this.image;
     return encodeBlkConfig({
-      capacityBytes: this.image.capacityBytes,
+      capacityBytes,
+      blockBytes,
+      physicalBlockBytes,
       writeback: this.#writeback,
       numQueues: this.maxQueues,
     });
@@ -99,13 +111,24 @@ export class BlkDevice implements VhostUserDevice, Disposable {
       );
     }
     this.#writeback = bytes[0] === 1;
-    // What was acknowledged while the cache was on is durable once the driver has turned it off.
+    // Shared first: a write that is not durable by its own fdatasync was ended before this one's.
+    this.#share();
     if (!this.#writeback) this.#flush("the write cache was turned off");
   }
 
+  /** @throws StateError when another program uses the image */
   startQueue(queue: DeviceQueue): QueueRunner {
+    this.#lock?.take();
     const process = this.#requests.serve.bind(this.#requests);
     return { onKick: () => queue.serve(process) };
+  }
+
+  /** @throws StateError when another program uses the image */
+  startQueueInWorker(_index: number): BlkRunnerParameters {
+    this.#lock?.take();
+    const { buffered, direct, path, readOnly } = this.image;
+    const files = { buffered: buffered.number, direct: direct?.number };
+    return { files, path, readOnly, io: this.io, settings: this.#settings.buffer };
   }
 
   stopQueue(_index: number): void {}
@@ -113,15 +136,32 @@ export class BlkDevice implements VhostUserDevice, Disposable {
   reset(): void {
     this.#acked = 0n;
     this.#writeback = true;
+    this.#share();
   }
 
   enterSuspendedState(): void {
-    this.#flush("the device was suspended");
+    // Nothing is in flight now, so what is flushed is all there is.
+    if (this.#flush("the device was suspended")) this.#settings.isDirty = false;
+    this.#lock?.giveUp();
+  }
+
+  setBackendRequestConnection(client: FrontendClient | undefined): void {
+    this.#frontend = client;
+  }
+
+  /** Looks at the image's size again, and tells the driver when it has changed. Returns whether it has. @throws UsageError */
+  refreshCapacity(): boolean {
+    if (!this.image.refreshCapacity()) return false;
+    const { capacityBytes, path } = this.image;
+    this.#settings.capacityBytes = capacityBytes;
+    this.#logger.info(`${path} has another size now`, { capacityBytes });
+    this.#frontend?.configChange();
+    return true;
   }
 
   /** @throws SyscallError when what was written cannot be made durable: a snapshot would promise what is not there */
   *snapshot(): Generator<StateSection, void> {
-    const result = this.#requests.isDirty ? this.#requests.flush() : 0;
+    const result = this.#settings.isDirty ? syncData(this.image.buffered) : 0;
     if (result < 0) throw new SyscallError("fdatasync", errnoName(-result), this.image.path);
     yield* this.#state.snapshot();
   }
@@ -140,11 +180,33 @@ export class BlkDevice implements VhostUserDevice, Disposable {
     return (this.#acked & blkFeature.FLUSH) === 0n;
   }
 
-  #flush(occasion: string): void {
-    if (!this.#requests.isDirty) return;
-    const result = this.#requests.flush();
+  /** Tells those who serve requests. */
+  #share(): void {
+    this.#settings.writeThrough = this.#writeThrough;
+    this.#settings.writeId(this.#id);
+  }
+
+  /** Returns true when everything that was written is durable. */
+  #flush(occasion: string): boolean {
+    if (!this.#settings.isDirty) return true;
+    const result = syncData(this.image.buffered);
     if (result < 0)
       this.#logger.error(`${this.image.path}: flush failed when ${occasion}: ${errnoName(-result)}`);
+    return result === 0;
+  }
+
+  #makeState(): ObjectState<BlkState> {
+    return new ObjectState({
+      deviceType: this.deviceType,
+      version: BLK_STATE_VERSION,
+      capture: () => this.#capture(),
+      check: (fields) => checkBlkState(fields, { ...this.#capture(), id: this.#configuredId }),
+      apply: ({ id, writeback }) => {
+        this.#id = id;
+        this.#writeback = writeback;
+        this.#share();
+      },
+    });
   }
 
   #capture(): BlkState {
@@ -156,4 +218,21 @@ export class BlkDevice implements VhostUserDevice, Disposable {
       writeback: this.#writeback,
     };
   }
+}
+
+function checkOptions(id: string | undefined, numQueues: number): void {
+  if (!Number.isInteger(numQueues) || numQueues < 1 || numQueues > MAX_QUEUES) {
+    throw new UsageError(`a block device has 1 to ${MAX_QUEUES} queues, not ${numQueues}`);
+  }
+  if (id !== undefined && Buffer.byteLength(id) > ID_BYTES) {
+    throw new UsageError(`the id "${id}" has more than ${ID_BYTES} bytes`);
+  }
+}
+
+function chooseIo(io: BlkIo, image: DiskImage): "uring" | "sync" {
+  if (io === "sync") return "sync";
+  const obstacle = ioUringObstacle();
+  if (io === "auto") return obstacle === undefined && !image.isInMemory ? "uring" : "sync";
+  if (obstacle !== undefined) throw new StateError(`there is no io_uring for --io uring: ${obstacle}`);
+  return "uring";
 }

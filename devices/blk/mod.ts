@@ -1,4 +1,4 @@
 /** A virtio block device on a raw image. */
 export { blkFeature } from "./config.ts";
-export { BlkDevice, type BlkOptions } from "./device.ts";
-export { DiskImage } from "./disk-image.ts";
+export { BlkDevice, type BlkIo, type BlkOptions } from "./device.ts";
+export { DiskImage, type DiskImageOptions } from "./disk-image.ts";

@@ -1,7 +1,7 @@
 import { CompatibilityError } from "../../src/errors.ts";
 import { MAX_QUEUES } from "../../src/limits.ts";
 import type { StateFields } from "../state/mod.ts";
-import { ID_BYTES } from "./request.ts";
+import { ID_BYTES } from "./shared-settings.ts";
 
 /** Version of the sections below. */
 export const BLK_STATE_VERSION = 1;

@@ -62,8 +62,15 @@ export function truncateFile(fd: Fd, sizeBytes: number): void {
 
 /** Gives the range back to the file system; it reads as zeros afterwards. Returns 0 or the negative errno. */
 export function punchHole(fd: Fd, offset: number, sizeBytes: number): number {
-  const result = libc.fallocate(fd.number, FALLOC.PUNCH_HOLE | FALLOC.KEEP_SIZE, offset, sizeBytes);
-  return result < 0 ? -lastErrno() : 0;
+  return allocateRange(fd, FALLOC.PUNCH_HOLE | FALLOC.KEEP_SIZE, offset, sizeBytes);
+}
+
+/** fallocate(2). @param mode FALLOC bits. Returns 0 or the negative errno. */
+export function allocateRange(fd: Fd, mode: number, offset: number, sizeBytes: number): number {
+  for (;;) {
+    if (libc.fallocate(fd.number, mode, offset, sizeBytes) === 0) return 0;
+    if (lastErrno() !== Errno.EINTR) return -lastErrno();
+  }
 }
 
 /** Size of a file or block device: the offset of its end. */

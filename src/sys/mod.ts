@@ -10,6 +10,7 @@ export { createEventFd, drainEvent, signalEvent } from "./event-fd.ts";
 export { EventLoop, type ReadyHandler } from "./event-loop.ts";
 export { disposeAll, Fd } from "./fd.ts";
 export {
+  allocateRange,
   dataRanges,
   openFile,
   openTemporaryFile,
@@ -24,6 +25,7 @@ export {
   writeAt,
   writeSome,
 } from "./file.ts";
+export { hasNoLock, lockBytes } from "./file-lock.ts";
 export { IoUring, type IoUringOptions } from "./io-uring.ts";
 export { ioUringObstacle } from "./io-uring-setup.ts";
 export { IoVector } from "./io-vector.ts";

@@ -6,6 +6,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { blk } from "./blk.ts";
 import { commandStart } from "./command-start.ts";
 import { deviceState } from "./device-state.ts";
 import { requestRoundTrip } from "./request-round-trip.ts";
@@ -17,7 +18,7 @@ import { type ContestResult, hold } from "./support/contest.ts";
 import { describeMachine, reportLines } from "./support/report.ts";
 import { warmMemory } from "./support/warm-memory.ts";
 
-const BENCHES = [requestRoundTrip, deviceState, splitRing, snapshot, commandStart];
+const BENCHES = [requestRoundTrip, deviceState, splitRing, blk, snapshot, commandStart];
 const DEFAULT_ROUNDS = 7;
 const MIN_ROUNDS = 5;
 

@@ -78,9 +78,12 @@ const { setup, port } = workerData as { setup: WorkerSetup; port: MessagePort };
 const mail = new Mail(setup, port);
 try {
   const { createRunner } = (await import(setup.program)) as { createRunner: CreateRunner };
-  const loop = new RingLoop(mail, new SpinPolicy(setup.spinUs), (queue, parameters) =>
-    createRunner(queue, parameters, mail.logger),
-  );
+  const loop = new RingLoop(mail, new SpinPolicy(setup.spinUs), (queue, parameters) => {
+    const { index, size } = queue;
+    const { base, toResubmit } = queue.ring;
+    mail.logger.debug("queue starts", { index, size, base, toResubmit });
+    return createRunner(queue, parameters, mail.logger);
+  });
   try {
     mail.done(0);
     loop.run();

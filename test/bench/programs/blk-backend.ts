@@ -1,4 +1,4 @@
-/** A vhost-user-blk back-end for measurements: blk-backend.ts SOCKET [IMAGE|null] [spinUs] [workers] [direct]. */
+/** A vhost-user-blk back-end for measurements: blk-backend.ts SOCKET [IMAGE|null] [spinUs] [workers] [io_uring|direct|inline]. */
 import { encodeBlkConfig } from "../../../devices/blk/config.ts";
 import {
   DEFAULT_SPIN_US,
@@ -20,6 +20,8 @@ const config = {
   capacityBytes: file === undefined ? NULL_BYTES : sizeOf(file),
   writeback: true,
   numQueues: 2,
+  blockBytes: 512,
+  physicalBlockBytes: 512,
 };
 
 function noState(): never {
@@ -36,7 +38,7 @@ const device: VhostUserDevice = {
   ackFeatures: () => {},
   readConfig: () => encodeBlkConfig(config),
   startQueue: noState,
-  startQueueInWorker: (): BlkRunnerParameters => ({ imageFd: file?.number }),
+  startQueueInWorker: (): BlkRunnerParameters => ({ imageFd: file?.number, isInline: mode === "inline" }),
   stopQueue: () => {},
   reset: () => {},
   snapshot: noState,

@@ -1,10 +1,12 @@
 import type { DeviceQueue, RingRunner } from "../../../src/backend/mod.ts";
-import { Fd, IoUring } from "../../../src/sys/mod.ts";
+import { Fd, IoUring, IoVector, readAt, writeAt } from "../../../src/sys/mod.ts";
 import { Chain } from "../../../src/vring/mod.ts";
 
 export interface BlkRunnerParameters {
   /** The image's fd; undefined: requests are completed at once, and nothing is read or written. */
   readonly imageFd: number | undefined;
+  /** preadv and pwritev, one request after the other, instead of io_uring. */
+  readonly isInline: boolean;
 }
 
 const SECTOR_BYTES = 512;
@@ -16,16 +18,25 @@ const MAX_BATCH = 64;
 
 /** The least that a block device can do: a floor for what ring Workers cost, and for what io_uring by FFI costs. */
 export function createRunner(queue: DeviceQueue, parameters: unknown): RingRunner {
-  const { imageFd } = parameters as BlkRunnerParameters;
-  return imageFd === undefined ? new NullRunner(queue) : new UringRunner(queue, imageFd);
+  const { imageFd, isInline } = parameters as BlkRunnerParameters;
+  if (imageFd === undefined) return new InlineRunner(queue, undefined);
+  return isInline ? new InlineRunner(queue, imageFd) : new UringRunner(queue, imageFd);
 }
 
-class NullRunner implements RingRunner {
+class InlineRunner implements RingRunner {
   readonly #chain = new Chain();
   readonly #header = new Uint8Array(HEADER_BYTES);
-  readonly #ok = new Uint8Array(1);
+  readonly #words = new Uint32Array(this.#header.buffer);
+  readonly #status = new Uint8Array(1);
+  readonly #vector = new IoVector(1);
+  readonly #image: Fd | undefined;
 
-  constructor(readonly queue: DeviceQueue) {}
+  constructor(
+    readonly queue: DeviceQueue,
+    imageFd: number | undefined,
+  ) {
+    this.#image = imageFd === undefined ? undefined : borrow(imageFd);
+  }
 
   poll(): boolean {
     const { queue } = this;
@@ -33,7 +44,8 @@ class NullRunner implements RingRunner {
     let count = 0;
     while (count < MAX_BATCH && queue.pop(chain)) {
       chain.copyFromReadable(0, this.#header);
-      chain.copyToWritable(chain.writableBytes - 1, this.#ok);
+      this.#status[0] = this.#image === undefined || this.#transfer(this.#image, chain) > 0 ? 0 : 1;
+      chain.copyToWritable(chain.writableBytes - 1, this.#status);
       queue.complete(chain, chain.writableBytes);
       count++;
     }
@@ -42,7 +54,26 @@ class NullRunner implements RingRunner {
     return true;
   }
 
-  [Symbol.dispose](): void {}
+  [Symbol.dispose](): void {
+    this.#image?.take();
+  }
+
+  #transfer(image: Fd, chain: Chain): number {
+    const isRead = this.#words[0] === TYPE_IN;
+    const piece = isRead ? chain.readableCount : 1;
+    this.#vector.clear();
+    this.#vector.push(chain.addresses[piece]!, chain.lengths[piece]!);
+    return (isRead ? readAt : writeAt)(image, this.#vector, offsetOf(this.#words));
+  }
+}
+
+/** Of another thread: given up with `take`, never closed. */
+function borrow(number: number): Fd {
+  return new Fd(number, "image");
+}
+
+function offsetOf(words: Uint32Array): number {
+  return (words[2]! + words[3]! * 2 ** 32) * SECTOR_BYTES;
 }
 
 class UringRunner implements RingRunner {
@@ -59,10 +90,8 @@ class UringRunner implements RingRunner {
     readonly queue: DeviceQueue,
     imageFd: number,
   ) {
-    this.#image = new Fd(imageFd, "image");
+    this.#image = borrow(imageFd);
     this.#ring.registerFiles([this.#image]);
-    // The device owns it.
-    this.#image.take();
   }
 
   get completions(): Fd {
@@ -85,6 +114,7 @@ class UringRunner implements RingRunner {
 
   [Symbol.dispose](): void {
     this.#ring[Symbol.dispose]();
+    this.#image.take();
   }
 
   #take(): boolean {
@@ -102,7 +132,7 @@ class UringRunner implements RingRunner {
 
   #prepare(slot: number, chain: Chain): void {
     chain.copyFromReadable(0, this.#header);
-    const offset = (this.#words[2]! + this.#words[3]! * 2 ** 32) * SECTOR_BYTES;
+    const offset = offsetOf(this.#words);
     if (this.#words[0] === TYPE_IN) {
       const piece = chain.readableCount;
       this.#ring.read(slot, 0, chain.addresses[piece]!, chain.lengths[piece]!, offset);
