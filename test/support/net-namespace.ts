@@ -37,6 +37,12 @@ export class NetNamespace implements Disposable {
     this.ip("link", "set", interfaceName, "up");
   }
 
+  /** Moves an interface here, to a bridge, and sets it up. */
+  plug(interfaceName: string, bridge: string): void {
+    ip("link", "set", interfaceName, "netns", this.name);
+    this.ip("link", "set", interfaceName, "master", bridge, "up");
+  }
+
   /** Starts a program inside; it ends with this process at the latest. */
   start(command: readonly string[]): Subprocess {
     return Bun.spawn({
