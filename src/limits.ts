@@ -29,6 +29,8 @@ export const MAX_CHAIN_PIECES = 2 * MAX_QUEUE_SIZE;
 export const MAX_INDIRECT_DESCRIPTORS = 1024;
 /** One view of a mapping: indices at or above 2^31 are 30x slower in JavaScriptCore (measured). */
 export const MAX_WINDOW_BYTES = 1 * GiB;
+/** Notifications that wait for a front-end which does not read: a call and an error for each queue, and the IOTLB misses. */
+export const MAX_PENDING_NOTIFICATIONS = 1024;
 /** Shared memory regions of a device: an 8-bit shmid. */
 export const MAX_SHMEM_REGIONS = 256;
 /** Entries of the device IOTLB; the kernel's vhost keeps 2048. */

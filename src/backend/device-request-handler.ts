@@ -23,7 +23,7 @@ import { FrontendClient } from "./frontend-client.ts";
 import { iotlbChange, iotlbMissMessage } from "./iotlb-messages.ts";
 import { Postcopy } from "./postcopy.ts";
 import { RingSet, type RingSurroundings } from "./ring-set.ts";
-import { HANDLER_FEATURES, HANDLER_PROTOCOL_FEATURES, Session } from "./session.ts";
+import { HANDLER_FEATURES, offeredProtocolFeatures, Session } from "./session.ts";
 import { UnsupportedMessages } from "./unsupported-messages.ts";
 import type { WorkerRings } from "./worker/worker-rings.ts";
 
@@ -34,6 +34,8 @@ export interface HandlerOptions {
   /** Refuse memory that the peer could still shrink (`--untrusted-peer`). */
   readonly demandSeals?: boolean | undefined;
   readonly drainTimeoutMs?: number | undefined;
+  /** How long the rest of a message may take once its first byte is here. */
+  readonly messageTimeoutMs?: number | undefined;
   /** Runs the queues of a device that has a `ringProgram`. Stays the caller's. */
   readonly ringWorkers?: WorkerRings | undefined;
   /** Handler features that this back-end shall not offer, e.g. RING_PACKED. */
@@ -70,12 +72,8 @@ export class DeviceRequestHandler
     this.#logger = options.logger ?? silentLogger;
     this.table = options.table ?? tableFor(dialects.spec);
     const bits = this.table.protocolFeature;
-    const protocol = HANDLER_PROTOCOL_FEATURES.reduce(
-      (mask, name) => mask | (bits[name] ?? 0n),
-      device.protocolFeatures,
-    );
     const features = (device.features | HANDLER_FEATURES) & ~(options.withoutFeatures ?? 0n);
-    this.session = new Session(features, protocol, bits);
+    this.session = new Session(features, offeredProtocolFeatures(device, bits), bits);
     this.memory = new GuestMemory({ demandSeals: options.demandSeals ?? false });
     this.#rings = new RingSet(device, loop, this, this.#logger, options.drainTimeoutMs, options.ringWorkers);
     this.#state = new DeviceStateTransfer(device, loop, this.#logger, options.deviceState);
@@ -184,7 +182,7 @@ export class DeviceRequestHandler
   }
 
   setLogBase(log: Log, fd: Fd): void {
-    const next = DirtyLog.fromFd(fd, log);
+    const next = DirtyLog.fromFd(fd, log, this.memory.demandSeals);
     const old = this.memory.dirtyLog;
     this.memory.dirtyLog = next;
     this.#rings.refreshWorkers();
@@ -230,11 +228,16 @@ export class DeviceRequestHandler
   }
 
   getVringBase(index: number): number {
-    return this.#rings.stop(index);
+    return this.#stopRing(index, this.session.vringBaseSkipsDrain);
   }
 
   getVringBaseSkipDrain(index: number): number {
-    return this.#rings.stop(index, true);
+    return this.#stopRing(index, true);
+  }
+
+  /** Without a buffer there is nothing that what is in flight could be left to. */
+  #stopRing(index: number, skipDrain: boolean): number {
+    return this.#rings.stop(index, skipDrain && this.inflight !== undefined);
   }
 
   setVringKick(index: number, fd: Fd | undefined): void {
@@ -273,7 +276,8 @@ export class DeviceRequestHandler
       fd[Symbol.dispose]();
       throw new StateError("SET_INFLIGHT_FD while a ring is started");
     }
-    const next = InflightRegion.open(fd, { ...layout, packed: this.session.has("RING_PACKED") });
+    const description = { ...layout, packed: this.session.has("RING_PACKED") };
+    const next = InflightRegion.open(fd, description, this.memory.demandSeals);
     this.inflight?.[Symbol.dispose]();
     this.inflight = next;
   }
@@ -316,7 +320,7 @@ export class DeviceRequestHandler
   }
 
   setBackendReqFd(socket: UnixSocket): void {
-    const next = FrontendClient.over(socket, this.session, this.table, this.#logger);
+    const next = FrontendClient.over(socket, this.loop, this.session, this.table, this.#logger);
     this.frontend?.[Symbol.dispose]();
     this.frontend = next;
     if (this.#rings.anyStarted) this.frontend.wake();

@@ -46,7 +46,13 @@ export interface VhostUserDevice {
   readonly maxQueues: number;
   /** Device feature bits (virtio 1.2, 5.x) that it offers. */
   readonly features: bigint;
-  /** Protocol features that it needs: any of CONFIG, MTU, RARP, STATUS, SHMEM, SHARED_OBJECT, BACKEND_REQ. */
+  /**
+   * Protocol features that it needs: any of CONFIG, MTU, RARP, STATUS, SHMEM, SHARED_OBJECT, BACKEND_REQ.
+   *
+   * A device that can cancel at once what it has popped, so that `stopQueue` may come without a `drain` before it, adds
+   * GET_VRING_BASE_INFLIGHT and GET_VRING_BASE_SKIP_DRAIN: the chains stay in the inflight buffer, and the next start, here
+   * or elsewhere, pops them again.
+   */
   readonly protocolFeatures: bigint;
   /** Version of what `snapshot` writes, and the oldest version whose reader can still make sense of it. */
   readonly stateVersion: number;
@@ -68,6 +74,7 @@ export interface VhostUserDevice {
    * stay open until `stopQueue`.
    */
   startQueueInWorker?(index: number): unknown;
+  /** Nothing of the queue may be touched any more: what was popped and is not completed is dropped. */
   stopQueue(index: number): void;
 
   /** Back to the state after construction, but for what the host configured. */

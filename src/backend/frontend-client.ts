@@ -1,8 +1,9 @@
 import { Connection, RequestChannel } from "../connection/mod.ts";
-import { PeerError, StateError, VhuError } from "../errors.ts";
+import { PeerError, StateError } from "../errors.ts";
 import { type Logger, silentLogger } from "../logger.ts";
-import type { Fd, UnixSocket } from "../sys/mod.ts";
+import type { EventLoop, Fd, UnixSocket } from "../sys/mod.ts";
 import type { ExternalMap, GpuMap, Iotlb, Message, MessageTable, Mmap } from "../wire/mod.ts";
+import { type NotificationName, Notifications } from "./notifications.ts";
 import type { Session } from "./session.ts";
 import { SharedMemoryMapper } from "./shared-memory-mapper.ts";
 
@@ -15,18 +16,31 @@ export class FrontendClient implements Disposable {
   #suspended = true;
   #configChanged = false;
   readonly #mappers = new Map<number, SharedMemoryMapper>();
+  readonly #notifications: Notifications;
 
   constructor(
     readonly channel: RequestChannel,
+    loop: EventLoop,
     readonly session: Session,
     readonly table: MessageTable,
-    readonly logger: Logger = silentLogger,
-  ) {}
+    logger: Logger = silentLogger,
+  ) {
+    // Whoever causes a notification cannot help it when the front-end does not listen any more: the log tells it.
+    this.#notifications = new Notifications(channel, loop, (request, reason) =>
+      logger.warn(`${request} could not be sent to the front-end: ${reason}`, { request }),
+    );
+  }
 
   /** A client over a socket, which it takes. @throws SyscallError when it is none */
-  static over(socket: UnixSocket, session: Session, table: MessageTable, logger: Logger): FrontendClient {
+  static over(
+    socket: UnixSocket,
+    loop: EventLoop,
+    session: Session,
+    table: MessageTable,
+    logger: Logger,
+  ): FrontendClient {
     try {
-      return new FrontendClient(new RequestChannel(new Connection(socket)), session, table, logger);
+      return new FrontendClient(new RequestChannel(new Connection(socket)), loop, session, table, logger);
     } catch (error) {
       socket[Symbol.dispose]();
       throw error;
@@ -121,6 +135,8 @@ export class FrontendClient implements Disposable {
 
   suspend(): void {
     this.#suspended = true;
+    // What still waits must not be sent now, and is void but for this: rings are stopped, misses are asked for anew.
+    if (this.#notifications.clear().has("CONFIG_CHANGE_MSG")) this.#configChanged = true;
   }
 
   wake(): void {
@@ -131,6 +147,7 @@ export class FrontendClient implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.#notifications[Symbol.dispose]();
     this.channel[Symbol.dispose]();
   }
 
@@ -165,19 +182,8 @@ export class FrontendClient implements Disposable {
     this.channel.send<unknown>(message, payload, { fds });
   }
 
-  /** Whoever causes a notification cannot help it when the front-end does not listen any more: the log tells it, once. */
-  #notify(name: "CONFIG_CHANGE_MSG" | "VRING_CALL" | "VRING_ERR" | "IOTLB_MSG", payload: unknown): void {
-    const message = this.#message(name);
-    if (this.channel.isBroken) return;
-    try {
-      this.channel.notify<unknown>(message, payload);
-    } catch (error) {
-      if (!(error instanceof VhuError)) throw error;
-      this.logger.warn(`the back-end request channel is lost: ${error.message}`, {
-        code: error.code,
-        request: name,
-      });
-    }
+  #notify(name: NotificationName, payload: object): void {
+    this.#notifications.send(this.#message(name) as unknown as Message<unknown, unknown>, payload);
   }
 
   #expectZero(name: string, answer: { reply: { value: bigint }; fds: Disposable }): void {

@@ -1,4 +1,4 @@
-import { Connection, RequestServer } from "../connection/mod.ts";
+import { Connection, RequestServer, RestTimer } from "../connection/mod.ts";
 import { VhuError } from "../errors.ts";
 import { type Logger, silentLogger } from "../logger.ts";
 import { type EventLoop, POLL, type UnixListener, type UnixSocket } from "../sys/mod.ts";
@@ -21,6 +21,7 @@ export class BackendSession implements Disposable {
   readonly handler: DeviceRequestHandler;
   readonly #connection: Connection;
   readonly #server: RequestServer;
+  readonly #restTimer: RestTimer;
   #ended = false;
   #answersLate = false;
 
@@ -33,10 +34,11 @@ export class BackendSession implements Disposable {
     options: HandlerOptions = {},
   ) {
     using stack = new DisposableStack();
-    this.#connection = stack.use(new Connection(socket));
+    this.#connection = stack.use(new Connection(socket, options));
     this.handler = stack.use(new DeviceRequestHandler(device, loop, options));
     const backend = new BackendServer(this.handler, this.handler.session, this.handler.table);
     this.#server = new RequestServer(this.#connection, backend, options.logger ?? silentLogger);
+    this.#restTimer = new RestTimer(loop, this.#connection, () => this.#onReady(0));
     loop.watch(socket.fd, POLL.IN, (ready) => this.#onReady(ready));
     stack.move();
   }
@@ -58,6 +60,7 @@ export class BackendSession implements Disposable {
     if (this.#ended) return;
     this.#ended = true;
     this.loop.unwatch(this.#connection.socket.fd);
+    this.#restTimer[Symbol.dispose]();
     this.handler[Symbol.dispose]();
     this.#connection[Symbol.dispose]();
   }
@@ -70,6 +73,7 @@ export class BackendSession implements Disposable {
     try {
       const served = this.#server.serveOne(0, (error) => this.#onLateAnswer(error));
       if (served === "closed") this.#end({ kind: "disconnected" });
+      else if (served === "nothing") this.#restTimer.arm();
       else if (served === "pending") {
         // The next message waits until the late answer is out; a hang-up meanwhile still arrives.
         this.#answersLate = true;

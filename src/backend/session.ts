@@ -17,7 +17,7 @@ export const HANDLER_FEATURES =
   virtioFeature.RING_PACKED;
 
 /** Protocol features that the handler implements for every device. */
-export const HANDLER_PROTOCOL_FEATURES: readonly ProtocolFeature[] = [
+const HANDLER_PROTOCOL_FEATURES: readonly ProtocolFeature[] = [
   "MQ",
   "LOG_SHMFD",
   "REPLY_ACK",
@@ -32,6 +32,23 @@ export const HANDLER_PROTOCOL_FEATURES: readonly ProtocolFeature[] = [
   "STATUS",
   "DEVICE_STATE",
 ];
+
+/**
+ * What is offered for a device: its own protocol features and the handler's, under the bits that they have in the dialect
+ * that is spoken. Bits of the device's that the spec does not name stay as they are.
+ */
+export function offeredProtocolFeatures(
+  device: { readonly protocolFeatures: bigint },
+  bits: Readonly<Partial<Record<ProtocolFeature, bigint>>>,
+): bigint {
+  let offered = HANDLER_PROTOCOL_FEATURES.reduce((mask, name) => mask | (bits[name] ?? 0n), 0n);
+  let unnamed = device.protocolFeatures;
+  for (const [name, bit] of Object.entries(protocolFeature)) {
+    if ((device.protocolFeatures & bit) !== 0n) offered |= bits[name as ProtocolFeature] ?? 0n;
+    unnamed &= ~bit;
+  }
+  return offered | unnamed;
+}
 
 /** What is said about features between one front-end and this back-end, and what it makes legal. */
 export class Session {
@@ -74,6 +91,14 @@ export class Session {
    */
   get usesProtocolFeatures(): boolean {
     return this.protocolFeaturesSet || this.has("PROTOCOL_FEATURES");
+  }
+
+  /**
+   * True when GET_VRING_BASE itself leaves what is in flight to the inflight buffer. Where SKIP_DRAIN was negotiated, too,
+   * that message does, and GET_VRING_BASE drains.
+   */
+  get vringBaseSkipsDrain(): boolean {
+    return this.hasProtocol("GET_VRING_BASE_INFLIGHT") && !this.hasProtocol("GET_VRING_BASE_SKIP_DRAIN");
   }
 
   /** True when rings run as soon as they are started. Before SET_FEATURES nobody knows. */

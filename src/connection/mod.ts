@@ -15,3 +15,4 @@ export {
   RequestServer,
   type Served,
 } from "./request-server.ts";
+export { RestTimer } from "./rest-timer.ts";

@@ -1,8 +1,8 @@
-import { PeerError, ProtocolError, StateError } from "../errors.ts";
+import { PeerError, ProtocolError, StateError, VhuError } from "../errors.ts";
 import { DEFAULT_REQUEST_TIMEOUT_MS } from "../limits.ts";
 import { Deadline, type Fd } from "../sys/mod.ts";
 import { checkReplyHeader, headerFlag, type Message, payloads } from "../wire/mod.ts";
-import type { Connection, Frame } from "./connection.ts";
+import type { Connection, Received } from "./connection.ts";
 import type { ReceivedFds } from "./received-fds.ts";
 
 export interface RequestChannelOptions {
@@ -36,6 +36,8 @@ export class RequestChannel implements Disposable {
   whileWaiting: ((remainingMs: number) => void) | undefined;
   #waiting = false;
   #broken: Error | undefined;
+  /** Whose answers nobody waits for any more, in the order in which they will come. */
+  readonly #abandoned: { readonly number: number; readonly name: string }[] = [];
 
   /** @param connection becomes the channel's own */
   constructor(
@@ -62,7 +64,10 @@ export class RequestChannel implements Disposable {
     return this.#receive(message, options.timeoutMs ?? this.#timeoutMs);
   }
 
-  /** As `call`, but lets the event loop turn while it waits: for answers that may take long. */
+  /**
+   * As `call`, but lets the event loop turn while it waits: for answers that may take long. When the wait is aborted, the
+   * channel can go on: the answer, which still comes, is dropped by whoever meets it.
+   */
   async callAsync<P, R>(
     message: Message<P, R>,
     payload: P,
@@ -71,11 +76,17 @@ export class RequestChannel implements Disposable {
     const timeoutMs = options.timeoutMs ?? this.#timeoutMs;
     this.#send(message, payload, 0, options.fds);
     this.#waiting = true;
+    const deadline = new Deadline(timeoutMs);
+    const { signal } = options;
     try {
-      const frame = await this.connection.receiveAsync(timeoutMs, options.signal);
-      return this.#accept(message, frame, timeoutMs);
+      for (;;) {
+        const frame = await this.connection.receiveAsync(deadline.remainingMs, signal);
+        if (!this.#dropAbandoned(frame)) return this.#accept(message, frame, timeoutMs);
+      }
     } catch (error) {
-      throw this.#break(error);
+      if (!signal?.aborted || error !== signal.reason) throw this.#break(error);
+      this.#abandoned.push(message);
+      throw error;
     } finally {
       this.#waiting = false;
     }
@@ -100,24 +111,49 @@ export class RequestChannel implements Disposable {
     }
   }
 
-  /** Sends a request without asking for an acknowledgement even where REPLY_ACK was negotiated. */
-  notify<P>(message: Message<P, unknown>, payload: P, options: CallOptions = {}): void {
-    this.#send(message, payload, 0, options.fds);
+  /**
+   * Sends a request without asking for an acknowledgement even where REPLY_ACK was negotiated, and without ever waiting for
+   * the peer. Returns false, with nothing sent, when the socket has no room.
+   */
+  tryNotify<P>(message: Message<P, unknown>, payload: P): boolean {
+    this.#requireWhole(message.name);
+    try {
+      return this.connection.trySend(message.number, headerFlag.VERSION, message.payload.encode(payload));
+    } catch (error) {
+      throw this.#break(error);
+    }
+  }
+
+  /** There is input and no call waits: true when that is the answer of one that was aborted, false when the peer hung up. */
+  takeLateAnswer(): boolean {
+    if (this.#abandoned.length === 0) return false;
+    try {
+      const frame = this.connection.receive(0);
+      return frame === "nothing" || this.#dropAbandoned(frame);
+    } catch (error) {
+      if (!(error instanceof VhuError)) throw error;
+      this.#break(error);
+      return false;
+    }
   }
 
   [Symbol.dispose](): void {
     this.connection[Symbol.dispose]();
   }
 
-  #send<P>(message: Message<P, unknown>, payload: P, flags: number, fds: readonly Fd[] = []): void {
+  #requireWhole(name: string): void {
     if (this.#broken !== undefined) {
       throw new StateError(
-        `cannot send ${message.name}: the connection is unusable since an earlier request failed`,
+        `cannot send ${name}: the connection is unusable since an earlier request failed`,
         {
           cause: this.#broken,
         },
       );
     }
+  }
+
+  #send<P>(message: Message<P, unknown>, payload: P, flags: number, fds: readonly Fd[] = []): void {
+    this.#requireWhole(message.name);
     // Whoever serves the peer's requests while an answer is awaited must not ask in between: it would take that answer.
     if (this.#waiting) throw new StateError(`cannot send ${message.name} while another answer is awaited`);
     const encoded = message.payload.encode(payload);
@@ -131,10 +167,15 @@ export class RequestChannel implements Disposable {
 
   #receive<R>(message: Message<never, R> | Message<unknown, R>, timeoutMs: number): Answer<R> {
     this.#waiting = true;
+    const deadline = new Deadline(timeoutMs);
     try {
-      const frame =
-        this.whileWaiting === undefined ? this.connection.receive(timeoutMs) : this.#turnUntil(timeoutMs);
-      return this.#accept(message, frame, timeoutMs);
+      for (;;) {
+        const frame =
+          this.whileWaiting === undefined
+            ? this.connection.receive(deadline.remainingMs)
+            : this.#turnUntil(deadline);
+        if (!this.#dropAbandoned(frame)) return this.#accept(message, frame, timeoutMs);
+      }
     } catch (error) {
       throw this.#break(error);
     } finally {
@@ -142,8 +183,17 @@ export class RequestChannel implements Disposable {
     }
   }
 
-  #turnUntil(timeoutMs: number): Frame | "nothing" | "closed" {
-    const deadline = new Deadline(timeoutMs);
+  /** True when it was the answer of a call whose wait was aborted. */
+  #dropAbandoned(frame: Received): boolean {
+    if (typeof frame === "string") return false;
+    const message = this.#abandoned.shift();
+    if (message === undefined) return false;
+    frame.fds[Symbol.dispose]();
+    checkReplyHeader({ ...frame, size: frame.payload.length }, message.number, undefined, message.name);
+    return true;
+  }
+
+  #turnUntil(deadline: Deadline): Received {
     for (;;) {
       const received = this.connection.receive(0);
       if (received !== "nothing" || deadline.expired) return received;
@@ -153,7 +203,7 @@ export class RequestChannel implements Disposable {
 
   #accept<R>(
     message: Message<never, R> | Message<unknown, R>,
-    frame: Frame | "nothing" | "closed",
+    frame: Received,
     timeoutMs: number,
   ): Answer<R> {
     if (frame === "closed") {

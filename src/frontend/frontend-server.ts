@@ -4,6 +4,7 @@ import {
   type ReceivedFds,
   type RequestHandlers,
   RequestServer,
+  RestTimer,
 } from "../connection/mod.ts";
 import { CompatibilityError, ProtocolError, VhuError } from "../errors.ts";
 import { type Logger, silentLogger } from "../logger.ts";
@@ -89,6 +90,7 @@ export class FrontendServer implements RequestHandlers, Disposable {
   readonly messages: ReadonlyMap<number, Message>;
   readonly #connection: Connection;
   readonly #server: RequestServer;
+  readonly #restTimer: RestTimer;
   #closed = false;
 
   private constructor(
@@ -102,6 +104,7 @@ export class FrontendServer implements RequestHandlers, Disposable {
     this.messages = table.backend;
     this.#connection = new Connection(socket);
     this.#server = new RequestServer(this.#connection, this, logger);
+    this.#restTimer = new RestTimer(loop, this.#connection, () => this.#onReadable());
     loop.watch(socket.fd, POLL.IN, () => this.#onReadable());
   }
 
@@ -145,12 +148,15 @@ export class FrontendServer implements RequestHandlers, Disposable {
     if (this.#closed) return;
     this.#closed = true;
     this.loop.unwatch(this.#connection.socket.fd);
+    this.#restTimer[Symbol.dispose]();
     this.#connection[Symbol.dispose]();
   }
 
   #onReadable(): void {
     try {
-      if (this.#server.serveOne() === "closed") this[Symbol.dispose]();
+      const served = this.#server.serveOne();
+      if (served === "closed") this[Symbol.dispose]();
+      else if (served === "nothing") this.#restTimer.arm();
     } catch (error) {
       if (!(error instanceof VhuError)) throw error;
       this.logger.error(`back-end request channel closed: ${error.message}`, { code: error.code });

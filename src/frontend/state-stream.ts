@@ -55,7 +55,7 @@ export async function writeStateStream(
   const buffer = new NativeBuffer(STATE_CHUNK_BYTES);
   let sizeBytes = 0;
   let round = 0;
-  for await (const chunk of chunks) {
+  for await (const chunk of abortable(chunks, options.signal)) {
     for (let at = 0; at < chunk.length; at += buffer.sizeBytes) {
       if (++round % ROUNDS_PER_TURN === 0) await turn(options);
       const piece = chunk.subarray(at, at + buffer.sizeBytes);
@@ -65,6 +65,39 @@ export async function writeStateStream(
     }
   }
   return sizeBytes;
+}
+
+/** The chunks, and an end of the wait for the next one when the signal is aborted. */
+async function* abortable(
+  chunks: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Uint8Array> {
+  if (signal === undefined || !(Symbol.asyncIterator in chunks)) return yield* chunks;
+  const iterator = chunks[Symbol.asyncIterator]();
+  let isWaiting = false;
+  try {
+    for (;;) {
+      isWaiting = true;
+      const next = await orAbort(iterator.next(), signal);
+      isWaiting = false;
+      if (next.done) return;
+      yield next.value;
+    }
+  } finally {
+    const end = iterator.return?.();
+    // A source that is still waiting ends after that wait, which may be never.
+    if (isWaiting) end?.catch(() => {});
+    else await end;
+  }
+}
+
+function orAbort<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const onAbort = () => reject(signal.reason);
+    signal.addEventListener("abort", onAbort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", onAbort));
+    if (signal.aborted) onAbort();
+  });
 }
 
 async function turn(options: StreamOptions): Promise<void> {

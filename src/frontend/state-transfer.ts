@@ -14,7 +14,8 @@ export interface TransferOptions extends StreamOptions {
  *
  * @param onBytes takes a piece as it comes; valid during the call
  * @returns the size in bytes
- * @throws PeerError when the back-end refuses, stalls, dies, or says at CHECK that the state is not whole
+ * @throws PeerError when the back-end refuses, stalls, dies, or says at CHECK that the state is not whole;
+ *   what `signal` was aborted with: the next transfer can begin at once then
  */
 export async function saveDeviceState(
   client: BackendClient,
@@ -28,7 +29,8 @@ export async function saveDeviceState(
 
 /**
  * Gives a back-end its state: SET_DEVICE_STATE_FD, write, close, CHECK. Works before SET_FEATURES and memory, too.
- * @throws PeerError when the back-end refuses, stalls, dies, or does not take the state as a whole
+ * @throws PeerError when the back-end refuses, stalls, dies, or does not take the state as a whole;
+ *   what `signal` was aborted with: the next transfer can begin at once then
  */
 export async function loadDeviceState(
   client: BackendClient,
@@ -42,6 +44,7 @@ export async function loadDeviceState(
 
 /** Our end of the channel. The other end is with the back-end alone, so that its death is seen. */
 function openChannel(client: BackendClient, direction: "save" | "load", options: TransferOptions): Fd {
+  options.signal?.throwIfAborted();
   using stack = new DisposableStack();
   const [ours, theirs] = options.channel === "socketpair" ? socketPair() : pipe(direction);
   stack.use(ours);

@@ -239,7 +239,7 @@ export class VhostUserFrontend implements VirtioDevice, Disposable {
   #watchForHangUp(): void {
     const channel = this.#channel;
     this.loop.watch(channel.connection.socket.fd, POLL.IN, () => {
-      if (channel.isWaiting) return;
+      if (channel.isWaiting || channel.takeLateAnswer()) return;
       this.#endWatch();
       this.options.onDisconnect?.();
     });

@@ -2,6 +2,7 @@ import { StateError } from "../errors.ts";
 import { MAX_WINDOW_BYTES } from "../limits.ts";
 import { type Fd, Mapping, sizeOf } from "../sys/mod.ts";
 import { hex, PAGE_BYTES } from "./memory-region.ts";
+import { requireSealed } from "./require-sealed.ts";
 
 /** Where the log lies in its file, as SET_LOG_BASE says it. */
 export interface DirtyLogPlace {
@@ -32,9 +33,13 @@ export class DirtyLog implements Disposable {
     this.#bits = new Uint8Array(mapping.window(start, sizeBytes));
   }
 
-  /** Maps the log. Takes the fd and closes it. @throws StateError when it is empty, too large or longer than its file */
-  static fromFd(fd: Fd, place: DirtyLogPlace): DirtyLog {
+  /**
+   * Maps the log. Takes the fd and closes it.
+   * @throws StateError when it is empty, too large, longer than its file or (with `demandSeals`) shrinkable
+   */
+  static fromFd(fd: Fd, place: DirtyLogPlace, demandSeals = false): DirtyLog {
     using owned = fd;
+    if (demandSeals) requireSealed(owned, "the dirty log's file");
     const { sizeBytes, offset } = place;
     if (!Number.isSafeInteger(offset) || offset < 0 || !(sizeBytes > 0 && sizeBytes <= MAX_WINDOW_BYTES)) {
       throw new StateError(`a dirty log of ${sizeBytes} bytes at offset ${offset} is not possible`, {

@@ -29,13 +29,13 @@ export class GuestMemory implements AddressSpace, Disposable {
   dirtyLog: DirtyLog | undefined;
   readonly missPending = false;
   readonly #maxSlots: number;
-  readonly #demandSeals: boolean;
+  readonly demandSeals: boolean;
   #byGuest = new RegionIndex([], guestRange);
   #byUser = new RegionIndex([], userRange);
 
   constructor(options: GuestMemoryOptions = {}) {
     this.#maxSlots = options.maxSlots ?? MAX_MEM_SLOTS;
-    this.#demandSeals = options.demandSeals ?? false;
+    this.demandSeals = options.demandSeals ?? false;
   }
 
   /** The regions, in the order of their guest-physical addresses. */
@@ -189,7 +189,7 @@ export class GuestMemory implements AddressSpace, Disposable {
           details: { maxSlots: this.#maxSlots, regions: kept.length + entries.length },
         });
       }
-      for (const { layout, fd } of entries) added.push(MemoryRegion.map(layout, fd, this.#demandSeals));
+      for (const { layout, fd } of entries) added.push(MemoryRegion.map(layout, fd, this.demandSeals));
       this.#install([...kept, ...added]);
     } catch (error) {
       disposeAll(added);

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { StateError } from "../errors.ts";
 import { MAX_WINDOW_BYTES } from "../limits.ts";
-import { type Fd, isSealedAgainstShrinking, Mapping, sizeOf } from "../sys/mod.ts";
+import { type Fd, Mapping, sizeOf } from "../sys/mod.ts";
+import { requireSealed } from "./require-sealed.ts";
 
 /** The dirty log's page and the unit of mmap on x86_64; regions are laid out in it. */
 export const PAGE_BYTES = 4096;
@@ -57,14 +58,13 @@ export class MemoryRegion implements Disposable {
   static map(layout: RegionLayout, fd: Fd, demandSeals = false): MemoryRegion {
     try {
       checkLayout(layout);
+      // Before the size is asked for: until the file is sealed its peer may still shorten it.
+      if (demandSeals) requireSealed(fd, "a memory region's file");
       const fileBytes = sizeOf(fd);
       const neededBytes = layout.mmapOffset + layout.sizeBytes;
       // Touching a mapped page past the end of the file is SIGBUS, and the end of the process.
       if (fileBytes < neededBytes) {
         throw refuse(layout, `its file has ${fileBytes} bytes, offset and size need ${neededBytes}`);
-      }
-      if (demandSeals && !isSealedAgainstShrinking(fd)) {
-        throw refuse(layout, "its file is not sealed against shrinking, which an untrusted peer must do");
       }
       const mapping = Mapping.ofFd(fd, { sizeBytes: layout.sizeBytes, offset: layout.mmapOffset });
       return new MemoryRegion(layout, fd, mapping);

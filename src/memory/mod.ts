@@ -4,3 +4,4 @@ export { DirtyLog, type DirtyLogPlace, type SharedDirtyLog } from "./dirty-log.t
 export { GuestMemory, type GuestMemoryOptions } from "./guest-memory.ts";
 export { Iotlb, type IotlbEntry, type IotlbMiss, IotlbPermission } from "./iotlb.ts";
 export { MemoryRegion, PAGE_BYTES, type RegionLayout, type SharedRegion } from "./memory-region.ts";
+export { requireSealed } from "./require-sealed.ts";

@@ -35,6 +35,7 @@ export const MFD = { CLOEXEC: 1, ALLOW_SEALING: 2 } as const;
 export const EFD = { NONBLOCK: O.NONBLOCK, CLOEXEC: O.CLOEXEC } as const;
 export const PROT = { READ: 1, WRITE: 2 } as const;
 export const MAP = { SHARED: 1, PRIVATE: 2, ANONYMOUS: 0x20, NORESERVE: 0x4000 } as const;
+export const RWF = { NOWAIT: 8 } as const;
 export const SPLICE = { MOVE: 1, NONBLOCK: 2 } as const;
 export const SEEK = { SET: 0, END: 2, DATA: 3, HOLE: 4 } as const;
 export const FALLOC = { KEEP_SIZE: 1, PUNCH_HOLE: 2, ZERO_RANGE: 16 } as const;
@@ -57,6 +58,9 @@ export const SHUT = { RD: 0, WR: 1, RDWR: 2 } as const;
 export const SYS = {
   readv: isArm ? 65 : 19,
   writev: isArm ? 66 : 20,
+  io_setup: isArm ? 0 : 206,
+  io_submit: isArm ? 2 : 209,
+  io_getevents: isArm ? 4 : 208,
   getrandom: isArm ? 278 : 318,
   userfaultfd: isArm ? 282 : 323,
 } as const;

@@ -23,6 +23,7 @@ export const Errno = {
   ECONNREFUSED: constants.errno.ECONNREFUSED,
   EBADF: constants.errno.EBADF,
   EPERM: constants.errno.EPERM,
+  EOPNOTSUPP: constants.errno.EOPNOTSUPP,
 } as const;
 
 /** The errno of the call that was made last in this thread. */

@@ -1,5 +1,6 @@
 import { StateError } from "../errors.ts";
 import { MAX_QUEUE_SIZE, MAX_QUEUES } from "../limits.ts";
+import { requireSealed } from "../memory/mod.ts";
 import { createMemfd, type Fd, Mapping, sizeOf } from "../sys/mod.ts";
 import { PackedInflight } from "./packed-inflight.ts";
 import { INFLIGHT_QUEUE_ALIGNMENT } from "./ring-offsets.ts";
@@ -44,11 +45,12 @@ export class InflightRegion implements Disposable {
 
   /**
    * Maps the region that SET_INFLIGHT_FD brought. Takes the fd and closes it.
-   * @throws StateError when it is too small for its queues, or its file is too short
+   * @throws StateError when it is too small for its queues, or its file is too short or (with `demandSeals`) shrinkable
    */
-  static open(fd: Fd, description: InflightPlace & InflightShape): InflightRegion {
+  static open(fd: Fd, description: InflightPlace & InflightShape, demandSeals = false): InflightRegion {
     using owned = fd;
     checkShape(description);
+    if (demandSeals) requireSealed(owned, "the inflight region's file");
     const { sizeBytes, mmapOffset } = description;
     const neededBytes = strideBytes(description) * description.numQueues;
     const fileBytes = sizeOf(owned);

@@ -14,7 +14,7 @@ import {
 } from "../../src/sys/mod.ts";
 import { type ProtocolFeature, virtioFeature } from "../../src/wire/mod.ts";
 import { BackendRig, type RigOptions } from "../support/backend-rig.ts";
-import { runBeside } from "../support/loop.ts";
+import { runBeside, until } from "../support/loop.ts";
 import { scripted } from "../support/scripted-backend.ts";
 
 const FEATURES: readonly ProtocolFeature[] = ["REPLY_ACK", "DEVICE_STATE"];
@@ -290,8 +290,7 @@ describe("a peer that does not play along", () => {
     rig.device.bulk = () => bulk(MiB);
     using pipe = createPipe();
     rig.client.setDeviceStateFd("save", pipe.writeEnd);
-    await Bun.sleep(100);
-    expect(rig.log.lines.at(-1)?.message).toContain("no byte moved for 20 ms");
+    await until(() => rig.log.lines.some(({ message }) => message.includes("no byte moved for 20 ms")));
     await failure(rig.client.checkDeviceState(1_000));
     expect(rig.ring().start().echo("on")).toBe("on");
   });
@@ -309,11 +308,11 @@ describe("a peer that does not play along", () => {
     using rig = rigWith();
     using pipe = createPipe();
     rig.client.setDeviceStateFd("load", pipe.readEnd);
-    rig.channel.notify(rig.table.byName.frontend.CHECK_DEVICE_STATE, {});
-    await Bun.sleep(10);
+    rig.channel.tryNotify(rig.table.byName.frontend.CHECK_DEVICE_STATE, {});
+    rig.settle();
     expect(rig.end).toBeUndefined();
     rig.client[Symbol.dispose]();
-    await Bun.sleep(10);
+    await until(() => rig.end !== undefined);
     expect(rig.end).toEqual({ kind: "disconnected" });
   });
 

@@ -1,5 +1,16 @@
 import { describe, expect, test } from "bun:test";
-import { createMemfd, createUserfaultfd, drainEvent, Mapping } from "../../src/sys/mod.ts";
+import { tmpdir } from "node:os";
+import {
+  createMemfd,
+  createUserfaultfd,
+  drainEvent,
+  Fd,
+  libc,
+  Mapping,
+  NativeBuffer,
+  openTemporaryFile,
+  truncateFile,
+} from "../../src/sys/mod.ts";
 import { headerFlag, payloads, REPLY_FLAGS, virtioFeature } from "../../src/wire/mod.ts";
 import { BackendRig, REGION_BYTES, USER_BASE } from "../support/backend-rig.ts";
 import { TestDevice } from "../support/test-device.ts";
@@ -46,6 +57,29 @@ describe("LOG_ALL", () => {
     rig.client.setFeatures(ALL);
     expect(ring.echo("not disabled")).toBe("not disabled");
     expect(ring.stop()).toBe(5);
+  });
+
+  test("of a packed ring: what its buffers receive, its descriptors, and its event area under the log's address", () => {
+    using rig = new BackendRig();
+    rig.negotiate(["REPLY_ACK", "LOG_SHMFD"], virtioFeature.RING_PACKED).shareMemory();
+    const ring = rig.ring(1, { packed: true }).start();
+    const log = dirtyLog(rig);
+    rig.client.setLogBase({ sizeBytes: LOG_BYTES, offset: 0 }, log.fd);
+    rig.client.setFeatures(ALL | virtioFeature.RING_PACKED | virtioFeature.LOG_ALL);
+    const dataPage = ring.roomOf(0) >> 12;
+    ring.echo("data");
+    expect(log.take()).toEqual([dataPage]);
+    ring.setAddress(1, 0x10000);
+    log.take();
+    expect(ring.echo("all")).toBe("all");
+    const descriptorPage = ring.layout.descriptor >> 12;
+    expect(log.take()).toEqual([descriptorPage, 0x10, dataPage]);
+    ring.setAddress(0);
+    log.take();
+    ring.echo("data again");
+    expect(log.take()).toEqual([dataPage]);
+    rig.client.setFeatures(ALL | virtioFeature.RING_PACKED);
+    expect(ring.echo("off again")).toBe("off again");
   });
 
   test("a log that is longer than its file is refused: nothing else says so, so the session ends", () => {
@@ -132,11 +166,60 @@ describe("memory that changes while rings run", () => {
       "more than 509",
     );
   });
+});
 
-  test("seals are demanded of an untrusted peer", () => {
+describe("seals that are demanded of an untrusted peer", () => {
+  /** A region, or anything else, that its owner can still shrink. */
+  function unsealed(rig: BackendRig, sizeBytes: number): Fd {
+    const name = NativeBuffer.cString("unsealed");
+    const fd = rig.owned.use(new Fd(libc.memfd_create(name.address, 0), "unsealed memfd"));
+    truncateFile(fd, sizeBytes);
+    return fd;
+  }
+  const layout = { guestAddress: 0, sizeBytes: REGION_BYTES, userAddress: USER_BASE, mmapOffset: 0 };
+
+  test("sealed memory is taken, and unsealed memory is where nothing was demanded", () => {
     using rig = new BackendRig({ demandSeals: true });
-    rig.negotiate().shareMemory();
-    expect(rig.handler.memory.regions.length).toBe(1);
+    expect(rig.negotiate().shareMemory().ring().start().echo("sealed")).toBe("sealed");
+    using trusting = new BackendRig();
+    trusting.negotiate().client.setMemTable([{ layout, fd: unsealed(trusting, REGION_BYTES) }]);
+    expect(trusting.handler.memory.regions.length).toBe(1);
+  });
+
+  test("unsealed memory is refused with NEED_REPLY: the session stays, with the memory that it had", () => {
+    using rig = new BackendRig({ demandSeals: true });
+    const ring = rig.negotiate(["REPLY_ACK", "CONFIGURE_MEM_SLOTS"]).shareMemory().ring().start();
+    const region = { layout, fd: unsealed(rig, REGION_BYTES) };
+    const other = { layout: { ...layout, guestAddress: REGION_BYTES }, fd: region.fd };
+    for (const request of [() => rig.client.setMemTable([region]), () => rig.client.addMemReg(other)])
+      expect(rig.refusal(request)).toContain("not sealed against shrinking");
+    using file = openTemporaryFile(tmpdir());
+    truncateFile(file, REGION_BYTES);
+    expect(rig.refusal(() => rig.client.setMemTable([{ layout, fd: file }]))).toContain("not sealed");
+    expect(rig.end).toBeUndefined();
+    expect(ring.echo("still")).toBe("still");
+  });
+
+  test("without NEED_REPLY the session is closed", () => {
+    using rig = new BackendRig({ demandSeals: true });
+    rig.negotiate([]);
+    const payload = payloads.memoryTable.encode({ regions: [layout] });
+    expect(rig.raw(5, payload, { fds: [unsealed(rig, REGION_BYTES)] })).toBe("closed");
+    expect(rig.end).toMatchObject({ kind: "failed", error: { code: "STATE" } });
+  });
+
+  test("of the dirty log and the inflight buffer, too", () => {
+    const log = { sizeBytes: LOG_BYTES, offset: 0 };
+    using rig = new BackendRig({ demandSeals: true });
+    rig.negotiate(["REPLY_ACK", "LOG_SHMFD", "INFLIGHT_SHMFD"]);
+    const own = rig.client.getInflightFd(1, 16);
+    using fd = own.fd;
+    rig.client.setInflightFd({ ...own, fd });
+    const inflight = { layout: own.layout, fd: unsealed(rig, own.layout.sizeBytes) };
+    expect(rig.refusal(() => rig.client.setInflightFd(inflight))).toContain("not sealed");
+    rig.client.setLogBase(log, dirtyLog(rig).fd);
+    expect(rig.raw(6, payloads.log.encode(log), { fds: [unsealed(rig, LOG_BYTES)] })).toBe("closed");
+    expect(rig.end).toMatchObject({ error: { message: expect.stringContaining("not sealed") } });
   });
 });
 

@@ -102,7 +102,7 @@ describe("CONFIG_CHANGE", () => {
     lost.client.channel.connection.socket.shutdown();
     lost.client.configChange();
     lost.client.configChange();
-    expect(lost.rig.log.lines.filter(({ message }) => message.includes("channel is lost")).length).toBe(1);
+    expect(lost.rig.log.lines.filter(({ message }) => message.includes("could not be sent")).length).toBe(1);
     expect(theirs.isOpen).toBe(true);
     expect(ring.echo("fine")).toBe("fine");
   });

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { Connection, type Frame } from "../../src/connection/mod.ts";
+import { Connection, type Frame, type Received } from "../../src/connection/mod.ts";
 import { PeerError, ProtocolError } from "../../src/errors.ts";
 import { MAX_PAYLOAD_BYTES } from "../../src/limits.ts";
 import {
@@ -174,7 +174,7 @@ describe("deadlines", () => {
   test("a message that stops half-way, and one that trickles for ever, end at the message's deadline", async () => {
     using stalled = half(30);
     write(stalled.peer, message(2, PAYLOAD).subarray(0, 15));
-    expect(() => stalled.connection.receive(0)).toThrow("stopped inside a message for 30 ms");
+    expect(() => stalled.connection.receive(1_000)).toThrow("stopped inside a message for 30 ms");
     using trickled = half(60);
     const bytes = message(2, new Uint8Array(2000));
     using _worker = await beside(
@@ -183,6 +183,42 @@ describe("deadlines", () => {
       10,
     );
     expect(() => trickled.connection.receive(1_000)).toThrow("stopped inside a message for 60 ms");
+  });
+
+  test("nobody has to wait for the rest: what is here is kept, fds too, and the message's time runs on", async () => {
+    using pair = half();
+    using fd = createEventFd("sent");
+    const whole = message(12, PAYLOAD);
+    for (let at = 0; at < whole.length; at++) {
+      expect(pair.connection.receive(0)).toBe("nothing");
+      write(pair.peer, whole.subarray(at, at + 1), at === 0 ? [fd] : []);
+    }
+    expect(pair.connection.restTimeoutMs).toBeGreaterThan(0);
+    const received = frame(pair.connection, 0);
+    using fds = received.fds;
+    expect([received.request, [...received.payload], fds.count]).toEqual([12, [...PAYLOAD], 1]);
+    expect(pair.connection.restTimeoutMs).toBeUndefined();
+
+    using stalled = half(5);
+    const receivers = [() => stalled.connection.receiveAsync(1_000), async () => repeat(stalled.connection)];
+    for (const receive of receivers) {
+      write(stalled.peer, whole.subarray(0, 15), [fd]);
+      await expect(receive()).rejects.toThrow("stopped inside a message for 5 ms");
+    }
+    write(stalled.peer, whole.subarray(0, 15), [fd]);
+    expect(stalled.connection.receive(0)).toBe("nothing");
+  });
+
+  test("a message that fits as a whole is sent without waiting, or not at all", () => {
+    using pair = half();
+    setBufferSizes(pair.connection.socket, 4096);
+    let sent = 0;
+    while (pair.connection.trySend(7, 1, PAYLOAD)) sent++;
+    expect(sent).toBeGreaterThan(0);
+    using reader = new Connection(pair.peer);
+    for (let i = 0; i < sent; i++) expect([...frame(reader).payload]).toEqual([...PAYLOAD]);
+    expect(reader.receive(0)).toBe("nothing");
+    expect(pair.connection.trySend(7, 1)).toBe(true);
   });
 
   test("a peer that does not read does not hold the sender for ever", () => {
@@ -194,6 +230,13 @@ describe("deadlines", () => {
     expect(send).toThrow("took no bytes for 30 ms");
   });
 });
+
+function repeat(connection: Connection): Received {
+  for (;;) {
+    const received = connection.receive(0);
+    if (received !== "nothing") return received;
+  }
+}
 
 /** One message with `count` fds, by hand: UnixSocket itself refuses to send as many. */
 function sendManyFds(socket: UnixSocket, fds: readonly Fd[], count: number): void {

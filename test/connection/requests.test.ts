@@ -113,7 +113,7 @@ describe("asking", () => {
     using _peer = peer;
     const fill = () => {
       for (let i = 0; i < 100_000; i++)
-        pair.notify(frontendMessages.SET_VRING_ADDR, {
+        pair.send(frontendMessages.SET_VRING_ADDR, {
           index: 0,
           flags: 0,
           descriptor: 0,

@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { PeerError } from "../../src/errors.ts";
 import { type FrontendOptions, VhostUserFrontend } from "../../src/frontend/mod.ts";
 import { encodeState } from "../../src/state/mod.ts";
-import { EventLoop } from "../../src/sys/mod.ts";
+import { drainEvent, EventLoop } from "../../src/sys/mod.ts";
 import { type ProtocolFeature, virtioFeature } from "../../src/wire/mod.ts";
 import { EchoDriver } from "../support/driven-frontend.ts";
 import { SpawnedBackend } from "../support/spawn-backend.ts";
@@ -17,8 +17,8 @@ const RING = [
   "SET_VRING_KICK",
   "SET_VRING_ENABLE",
 ];
-const ACTIVATE = ["SET_MEM_TABLE", ...RING];
-const STOP = ["SET_VRING_ENABLE", "GET_VRING_BASE"];
+const ACTIVATE = ["SET_MEM_TABLE", ...RING, ...RING];
+const STOP = ["SET_VRING_ENABLE", "GET_VRING_BASE", "SET_VRING_ENABLE", "GET_VRING_BASE"];
 const STATE = ["SET_DEVICE_STATE_FD", "CHECK_DEVICE_STATE"];
 
 function options(features: readonly ProtocolFeature[]): FrontendOptions {
@@ -38,29 +38,55 @@ function roundTrips(driver: EchoDriver, loop: EventLoop, upTo: number): void {
   expect(driver.completed.length).toBe(upTo);
 }
 
+/** The back-end's device tells that its config space has changed; whether the driver was interrupted for it. */
+function configChangeArrives(backend: SpawnedBackend, driver: EchoDriver, loop: EventLoop): boolean {
+  for (let turns = 0; turns < 2_000; turns++) {
+    loop.runOnce(1);
+    if (drainEvent(driver.interrupt.configChange)) return true;
+    if (backend.process.exitCode !== null) break;
+  }
+  return false;
+}
+
 describe.each([false, true])("lifecycle in two processes, back-end request channel: %p", (withRequests) => {
-  test("activate, reset, activate, sleep, snapshot, restore, wake, shutdown", async () => {
+  test("activate, reset, activate, sleep, snapshot, restore, wake, shutdown: 2 of 16 queues", async () => {
     using backend = await SpawnedBackend.start();
     using loop = new EventLoop();
-    using driver = new EchoDriver();
+    using first = new EchoDriver();
+    using second = new EchoDriver({ index: 1, guestAddress: 1 << 30 });
+    const drivers = [first, second];
+    const regions = drivers.flatMap((driver) => driver.regions);
+    const queues = (bases?: ReadonlyMap<number, number>) =>
+      drivers.map(({ setup }) => ({ ...setup, base: bases?.get(setup.index) ?? setup.base }));
     const features: ProtocolFeature[] = [
       "CONFIG",
       "DEVICE_STATE",
       ...(withRequests ? (["BACKEND_REQ"] as const) : []),
     ];
     const frontend = new VhostUserFrontend(backend.connect(), loop, options(features));
+    expect(frontend.queueMaxSizes).toEqual(new Array(16).fill(32768));
     expect([...new BigUint64Array(frontend.readConfig(0, 16).buffer)]).toEqual([1n, 2n]);
-    frontend.activate(driver.regions, driver.interrupt, [driver.setup]);
+    frontend.activate(regions, first.interrupt, queues());
     frontend.reset();
-    frontend.activate(driver.regions, driver.interrupt, [driver.setup]);
-    roundTrips(driver, loop, 5);
+    const changed = () => {
+      backend.process.kill("SIGUSR1");
+      if (withRequests) expect(configChangeArrives(backend, first, loop)).toBe(true);
+    };
+    frontend.activate(regions, first.interrupt, queues());
+    changed();
+    for (const driver of drivers) roundTrips(driver, loop, 5);
     const bases = frontend.sleep();
-    expect([...bases]).toEqual([[0, 5]]);
+    expect([...bases]).toEqual([
+      [0, 5],
+      [1, 5],
+    ]);
     const state: Buffer[] = [];
     await frontend.saveState((bytes) => void state.push(Buffer.from(bytes)));
     await frontend.loadState(state);
-    frontend.wake(driver.regions, driver.interrupt, [{ ...driver.setup, base: bases.get(0)! }]);
-    roundTrips(driver, loop, 9);
+    frontend.wake(regions, first.interrupt, queues(bases));
+    changed();
+    for (const driver of drivers) roundTrips(driver, loop, 9);
+    expect(drainEvent(first.interrupt.configChange)).toBe(false);
     frontend[Symbol.dispose]();
     const negotiation = [
       "SET_OWNER",

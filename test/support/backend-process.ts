@@ -1,6 +1,7 @@
 /**
  * A back-end in a process of its own: `bun backend-process.ts SOCKET OPTIONS`, options as JSON. Says "ready" when it
- * listens, and at the end of each session a line of JSON with how it ended and the messages that came.
+ * listens, and at the end of each session a line of JSON with how it ended and the messages that came. SIGUSR1: its
+ * device's config space has changed.
  */
 import { DeviceService } from "../../src/backend/mod.ts";
 import { EventLoop, UnixListener } from "../../src/sys/mod.ts";
@@ -33,5 +34,7 @@ new DeviceService(device, UnixListener.listen(path), loop, {
     );
   },
 });
+// Told by a signal, so that the test's own messages are the session's alone.
+process.on("SIGUSR1", () => device.frontend?.configChange());
 console.log("ready");
 await loop.run();

@@ -13,6 +13,14 @@ const USER_BASE = 0x7f00_0000_0000;
 const BUFFERS = 0x80000;
 const SLOT_BYTES = 64;
 
+export interface EchoDriverOptions {
+  readonly packed?: boolean;
+  readonly size?: number;
+  /** Which queue of the device it drives, and where its megabyte of guest memory begins. */
+  readonly index?: number;
+  readonly guestAddress?: number;
+}
+
 /** A driver with one echo queue and its own guest memory, for a front-end whose back-end may be in another process. */
 export class EchoDriver implements Disposable {
   readonly memory = new GuestMemory();
@@ -22,23 +30,28 @@ export class EchoDriver implements Disposable {
   readonly #driver: DriverRing<{ readonly value: number; readonly slot: number }>;
   readonly #layout: RingLayout;
   readonly #kick = this.#owned.use(createEventFd("echo driver kick"));
+  readonly #index: number;
+  readonly #buffers: number;
   readonly #slots: number[];
   #next = 0;
   /** Values in the order in which their echoes came. */
   readonly completed: number[] = [];
 
-  constructor(options: { readonly packed?: boolean; readonly size?: number } = {}) {
-    const { packed = false, size = 64 } = options;
-    const layout = { guestAddress: 0, sizeBytes: MEMORY_BYTES, userAddress: USER_BASE, mmapOffset: 0 };
+  constructor(options: EchoDriverOptions = {}) {
+    const { packed = false, size = 64, index = 0, guestAddress = 0 } = options;
+    this.#index = index;
+    this.#buffers = guestAddress + BUFFERS;
+    const userAddress = USER_BASE + guestAddress;
+    const layout = { guestAddress, sizeBytes: MEMORY_BYTES, userAddress, mmapOffset: 0 };
     const fd = this.#owned.use(createMemfd("echo driver", MEMORY_BYTES));
     this.memory.addRegion(layout, fd.duplicate());
     this.regions = [{ layout, fd }];
     const base = packed ? INITIAL_PACKED_BASE : 0;
     this.#layout = {
       size,
-      descriptor: 0,
-      available: 0x10000,
-      used: 0x20000,
+      descriptor: guestAddress,
+      available: guestAddress + 0x10000,
+      used: guestAddress + 0x20000,
       packed,
       eventIdx: false,
       indirect: false,
@@ -49,7 +62,7 @@ export class EchoDriver implements Disposable {
   }
 
   get setup(): QueueSetup {
-    return { index: 0, ...this.#layout, vector: 0, kick: this.#kick };
+    return { index: this.#index, ...this.#layout, vector: this.#index, kick: this.#kick };
   }
 
   get outstanding(): number {
@@ -60,7 +73,7 @@ export class EchoDriver implements Disposable {
   fill(upTo: number): void {
     while (this.#next < upTo && this.#slots.length > 0) {
       const slot = this.#slots.at(-1)!;
-      const address = BUFFERS + slot * SLOT_BYTES;
+      const address = this.#buffers + slot * SLOT_BYTES;
       const bytes = new Uint8Array(8);
       new DataView(bytes.buffer).setUint32(0, this.#next, true);
       this.memory.write(address, bytes);
@@ -81,7 +94,7 @@ export class EchoDriver implements Disposable {
     for (let used = this.#driver.popUsed(); used !== undefined; used = this.#driver.popUsed()) {
       const { value, slot } = used.token;
       const echo = new Uint8Array(8);
-      this.memory.read(BUFFERS + slot * SLOT_BYTES + 32, echo);
+      this.memory.read(this.#buffers + slot * SLOT_BYTES + 32, echo);
       const got = new DataView(echo.buffer).getUint32(0, true);
       if (got !== value || used.writtenBytes !== 8) throw new Error(`request ${value} came back as ${got}`);
       this.completed.push(value);

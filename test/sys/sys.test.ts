@@ -15,7 +15,6 @@ import {
   drainEvent,
   EventLoop,
   Fd,
-  growPipe,
   IoVector,
   isSealedAgainstShrinking,
   Mapping,
@@ -27,7 +26,6 @@ import {
   pollNow,
   punchHole,
   readAt,
-  readSome,
   signalEvent,
   sizeOf,
   spliceSome,
@@ -103,26 +101,6 @@ describe("Mapping", () => {
     const high = new Uint8Array(mapping.window(2 ** 30 + 4096, 4096));
     high[0] = 7;
     expect(high[0]).toBe(7);
-  });
-});
-
-describe("event fds", () => {
-  test("a full pipe given as an event fd never blocks", () => {
-    using pipe = createPipe();
-    growPipe(pipe.writeEnd, 4096);
-    const block = new NativeBuffer(4096);
-    writeSome(pipe.writeEnd, block, 0, 4096);
-    expect(signalEvent(pipe.writeEnd)).toBe(false);
-    expect(readSome(pipe.readEnd, block)).toBe(4096);
-    expect(signalEvent(pipe.writeEnd)).toBe(true);
-    expect(drainEvent(pipe.readEnd)).toBe(true);
-    expect(drainEvent(pipe.readEnd)).toBe(false);
-  });
-
-  test("a pipe whose reader is gone is not an error and kills nobody", () => {
-    using pipe = createPipe();
-    pipe.readEnd[Symbol.dispose]();
-    expect(signalEvent(pipe.writeEnd)).toBe(false);
   });
 });
 
