@@ -39,6 +39,10 @@ const PARAMETERS: Readonly<Record<string, unknown>> = {
   mode: "normal",
 };
 
+/** What QEMU starts with (migration/options.c): a vhu that was killed has left the ones above. */
+const DEFAULTS: Readonly<Record<string, unknown>> = { "max-bandwidth": 134_217_728, "downtime-limit": 300 };
+const DEFAULT_OFF = ["return-path", "events"];
+
 /** The monitor's migration settings, as a save or load needs them, until they are put back. */
 export class MigrationSettings {
   readonly #client: QmpClient;
@@ -56,18 +60,25 @@ export class MigrationSettings {
   }
 
   static async apply(client: QmpClient): Promise<MigrationSettings> {
-    const capabilities = (
-      await client.request("query-migrate-capabilities", { answer: qmpCapabilities })
-    ).flatMap(({ capability, state }) =>
-      capability in CAPABILITIES && CAPABILITIES[capability] !== state ? [{ capability, state }] : [],
+    const capabilities = await client.request("query-migrate-capabilities", { answer: qmpCapabilities });
+    const parameters = await client.request("query-migrate-parameters", { answer: qmpParameters });
+    const isLeftOver = Object.keys(DEFAULTS).every((name) => parameters[name] === PARAMETERS[name]);
+    const earlier = isLeftOver
+      ? capabilities.map((each) => (DEFAULT_OFF.includes(each.capability) ? { ...each, state: false } : each))
+      : capabilities;
+    const different = earlier.filter(
+      ({ capability, state }) => state !== (CAPABILITIES[capability] ?? state),
     );
-    const all = await client.request("query-migrate-parameters", { answer: qmpParameters });
-    const names = Object.keys(PARAMETERS).filter((name) => name in all && all[name] !== PARAMETERS[name]);
+    const names = Object.keys(PARAMETERS).filter((name) => name in parameters);
     const pick = (from: Readonly<Record<string, unknown>>) =>
       Object.fromEntries(names.map((name) => [name, from[name]]));
-    const settings = new MigrationSettings(client, capabilities, pick(all));
+    const settings = new MigrationSettings(
+      client,
+      different.map(({ capability, state }) => ({ capability, state })),
+      pick(isLeftOver ? { ...parameters, ...DEFAULTS } : parameters),
+    );
     await settings.#set(
-      capabilities.map(({ capability, state }) => ({ capability, state: !state })),
+      different.map(({ capability, state }) => ({ capability, state: !state })),
       pick(PARAMETERS),
     );
     return settings;

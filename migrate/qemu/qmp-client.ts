@@ -178,9 +178,21 @@ export class QmpClient implements Disposable {
     buffer.bytes.set(json);
     for (let sent = 0; sent < json.length; ) {
       const fds = sent === 0 && fd !== undefined ? [fd] : [];
-      const count = this.#socket.send(buffer, sent, json.length - sent, fds);
+      const count = this.#sendSome(buffer, sent, fds);
       if (count === WOULD_BLOCK) throw new PeerError(`QEMU does not read from its monitor (${this.#path})`);
       sent += count;
+    }
+  }
+
+  #sendSome(buffer: NativeBuffer, offset: number, fds: readonly Fd[]): number {
+    try {
+      return this.#socket.send(buffer, offset, buffer.sizeBytes - offset, fds);
+    } catch (cause) {
+      if (!(cause instanceof PeerError)) throw cause;
+      throw new PeerError(`QEMU closed its monitor (${this.#path}): it has ended`, {
+        reconnect: true,
+        cause,
+      });
     }
   }
 

@@ -137,6 +137,7 @@ test.skipIf(!peers)(
   async () => {
     await using source = await boot();
     await waitForBeats(source, 2);
+    const settings = await qmp(source, "query-migrate-parameters");
     // A pipe that nobody empties holds vhu, and so QEMU, in the middle of the memory.
     const pipe = Bun.spawn([...PROGRAM, "migrate", "save", address(source), "-"], {
       stdout: "pipe",
@@ -159,6 +160,37 @@ test.skipIf(!peers)(
     await waitForBeats(source, 2);
     expectDone(await vhu("migrate", "save", address(source), file));
     expect(readdirSync(dir).filter((name) => name.endsWith(".tmp"))).toEqual([]);
+    // What the killed one left behind is put right by the next.
+    expect(await qmp(source, "query-migrate-parameters")).toEqual(settings);
+  },
+  TEST_TIMEOUT_MS,
+);
+
+test.skipIf(!peers)(
+  "QEMU is killed in the middle of a save, and of a load: vhu says so, there is no file and no process",
+  async () => {
+    const words = (verb: string, ...rest: string[]) => [...PROGRAM, "migrate", verb, "--json", ...rest];
+    await using source = await boot();
+    await waitForBeats(source, 2);
+    expectDone(await vhu("migrate", "save", address(source), file));
+    const never = join(dir, "never.vhu");
+    await using target = await waiting("one");
+    for (const [command, victim] of [
+      [words("load", file, address(target)), target],
+      [words("save", address(source), never), source],
+    ] as const) {
+      const child = Bun.spawn([...command], { stdout: "pipe", stderr: "pipe" });
+      const progress = child.stdout.getReader();
+      expect(new TextDecoder().decode((await progress.read()).value)).toContain('"status"');
+      await victim.stop();
+      while (!(await progress.read()).done);
+      expect(await child.exited).toBe(5);
+      expect(await child.stderr.text()).toMatch(/QEMU/);
+    }
+    expect(existsSync(never)).toBe(false);
+    await using again = await waiting("two");
+    expectDone(await vhu("migrate", "load", file, address(again)));
+    await waitForBeats(again, 1);
   },
   TEST_TIMEOUT_MS,
 );
