@@ -54,6 +54,11 @@ export const catalogue: readonly CatalogueEntry[] = [
     load: async () => (await import("./commands/device-control.ts")).registerDeviceResume,
   },
   {
+    words: "device resize",
+    summary: "tell the guest that its disk's image has another size",
+    load: async () => (await import("./commands/device-control.ts")).registerDeviceResize,
+  },
+  {
     words: "device copy",
     summary: "copy a running disk's image as it is at one point in time",
     load: async () => (await import("./commands/device-copy.ts")).registerDeviceCopy,

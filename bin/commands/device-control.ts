@@ -26,8 +26,9 @@ function register(parent: Command, { verb, description, example, request }: Verb
       const { DeviceControlClient } = await import("../device/device-control-client.ts");
       using client = DeviceControlClient.connect(address, signal);
       const status = await client.status(request);
-      if (verb === "status" && output.json) output.document(status);
-      else if (verb === "status") output.lines(statusLines(status));
+      const isAsked = verb === "status" || verb === "resize";
+      if (isAsked && output.json) output.document(status);
+      else if (isAsked) output.lines(statusLines(status));
       else output.summary({ runState: status.runState, holds: status.holds }, () => [runLine(status)]);
       return undefined;
     }),
@@ -63,6 +64,17 @@ export function registerDeviceResume(parent: Command): void {
       "let a suspended back-end go on\n\nOne whose image is being copied goes on when the copy is done.",
     example: "go on",
     request: { command: "resume" },
+  });
+}
+
+export function registerDeviceResize(parent: Command): void {
+  register(parent, {
+    verb: "resize",
+    description: `tell the guest that its disk's image has another size
+
+The image is made larger first (truncate, lvextend). The guest sees a larger disk without a restart.`,
+    example: "after truncate -s 20G disk.raw",
+    request: { command: "resize" },
   });
 }
 

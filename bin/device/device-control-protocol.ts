@@ -7,6 +7,8 @@ export const deviceControlRequest = z.discriminatedUnion("command", [
   z.strictObject({ command: z.literal("suspend"), hold: z.enum(["connection", "until-resumed"]) }),
   /** Ends a suspension "until-resumed". Another connection's hold stays. */
   z.strictObject({ command: z.literal("resume") }),
+  /** The image has another size: the driver is told. */
+  z.strictObject({ command: z.literal("resize") }),
   /** Fd of the answer: the image, for reading. It stands still only while the device is suspended. */
   z.strictObject({ command: z.literal("image") }),
 ]);

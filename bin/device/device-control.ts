@@ -106,6 +106,9 @@ export class DeviceControl implements Disposable {
           this.#untilResumed = false;
         });
         return { result: this.#status() };
+      case "resize":
+        this.#disk().refreshCapacity();
+        return { result: this.#status() };
       case "image":
         return this.#image();
     }
@@ -127,10 +130,13 @@ export class DeviceControl implements Disposable {
 
   /** Opened anew through /proc: a client must not get our right to write, and the path may name another file by now. */
   #image(): Answer {
+    return { fd: openFile(`/proc/self/fd/${this.#disk().image.fd.number}`, O.RDONLY) };
+  }
+
+  #disk(): BlkDevice {
     const { device } = this.controlled;
-    if (!(device instanceof BlkDevice))
-      throw new CompatibilityError(`a ${device.deviceType} device has no image`);
-    return { fd: openFile(`/proc/self/fd/${device.image.fd.number}`, O.RDONLY) };
+    if (device instanceof BlkDevice) return device;
+    throw new CompatibilityError(`a ${device.deviceType} device has no image`);
   }
 
   #suspend(): void {

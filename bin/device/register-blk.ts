@@ -4,8 +4,8 @@ import { wholeNumber } from "../whole-number.ts";
 import type { RunBlkOptions } from "./run-blk.ts";
 import { addRunOptions } from "./run-options.ts";
 
-const ABOUT = `SIGHUP has it look at the image's size again; a driver is told of another one. The image is locked
-against other programs (OFD locks, QEMU's included) while the guest's rings run.`;
+const ABOUT = `The image is locked
+against other programs (OFD locks, QEMU's included) while the guest's rings run. vhu device resize tells the guest of another size.`;
 
 /** `vhu device run blk`. `serves` is what all types say about how they serve. */
 export function registerBlk(run: Command, serves: string, exitStatus: CommandPage["exitStatus"]): void {

@@ -1,7 +1,6 @@
 import { BlkDevice, type BlkIo, DiskImage } from "../../devices/blk/mod.ts";
 import { WorkerRings } from "../../src/backend/mod.ts";
-import { UsageError, VhuError } from "../../src/errors.ts";
-import type { Logger } from "../../src/logger.ts";
+import { UsageError } from "../../src/errors.ts";
 import { EventLoop } from "../../src/sys/mod.ts";
 import type { CommandContext } from "../command.ts";
 import { toJson } from "../output/json.ts";
@@ -48,21 +47,5 @@ export async function runBlk(context: CommandContext, options: RunBlkOptions): P
     logger,
   });
   logger.debug("data path", { io: device.io, direct: direct === true, workers });
-  const onHangUp = () => refreshCapacity(device, logger);
-  process.on("SIGHUP", onHangUp);
-  try {
-    return await serveDevice(context, device, loop, options, rings);
-  } finally {
-    process.off("SIGHUP", onHangUp);
-  }
-}
-
-/** SIGHUP: the image may have grown. */
-function refreshCapacity(device: BlkDevice, logger: Logger): void {
-  try {
-    if (!device.refreshCapacity()) logger.info("the image has the size that it had");
-  } catch (error) {
-    if (!(error instanceof VhuError)) throw error;
-    logger.error(`the disk keeps its size: ${error.message}`);
-  }
+  return await serveDevice(context, device, loop, options, rings);
 }
