@@ -1,16 +1,9 @@
-import {
-  closeSync,
-  existsSync,
-  openSync,
-  readFileSync,
-  readSync,
-  truncateSync,
-  writeFileSync,
-} from "node:fs";
+import { closeSync, openSync, readFileSync, readSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Subprocess } from "bun";
 import { z } from "zod";
 import { QmpClient } from "../../migrate/qemu/qmp-client.ts";
+import { PeerError } from "../../src/errors.ts";
 import { buildGuest, type Guest, type RunningQemu, requirePeers, startQemu } from "../peers/mod.ts";
 import { NetNamespace } from "./net-namespace.ts";
 import { startVhu, type VhuProcess } from "./vhu-process.ts";
@@ -254,11 +247,7 @@ export class MigratingGuest implements AsyncDisposable {
       args: ["-trace", "vhost_user_write", "-D", tracePath, ...this.#sides[side]!.args, ...args],
     });
     try {
-      while (!existsSync(qemu.qmpPath)) {
-        if (qemu.process.exitCode !== null) throw new Error(`QEMU ended: ${qemu.stderr()}`);
-        await Bun.sleep(POLL_MS);
-      }
-      return { side, qemu, tracePath, monitor: await QmpClient.connect(qemu.qmpPath) };
+      return { side, qemu, tracePath, monitor: await connectMonitor(qemu) };
     } catch (error) {
       await qemu.stop();
       throw error;
@@ -276,6 +265,19 @@ export class MigratingGuest implements AsyncDisposable {
       if (!block.equals(wanted)) throw new Error(`block ${index} of ${blocks} is lost`);
     }
     closeSync(fd);
+  }
+}
+
+/** The socket's file is there before QEMU listens. */
+async function connectMonitor(qemu: RunningQemu): Promise<QmpClient> {
+  for (;;) {
+    try {
+      return await QmpClient.connect(qemu.qmpPath);
+    } catch (error) {
+      if (!(error instanceof PeerError && error.reconnect)) throw error;
+      if (qemu.process.exitCode !== null) throw new Error(`QEMU ended: ${qemu.stderr()}`);
+      await Bun.sleep(POLL_MS);
+    }
   }
 }
 
