@@ -1,6 +1,11 @@
 /** `npm run soak [NAME…]`: the long runs, one after the other, with their figures. Without names all of them. */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { fuzz, fuzzRequests } from "../fuzz/protocol.ts";
+import { killBlkUnderLoad } from "../support/blk-kills.ts";
 import { killSaves } from "../support/kill-save.ts";
+import { describeRoundTrips, migrateThereAndBack } from "../support/migration-round-trips.ts";
 import { measureStateTransfer } from "./state-transfer.ts";
 
 /** A long run; it throws when something is off. Add yours to the list. */
@@ -40,7 +45,26 @@ export const soaks: readonly Soak[] = [
       return figures;
     },
   },
+  {
+    name: "blk-kills",
+    what: "a guest writes while the daemon of its disk is killed 50 times",
+    run: () => inFolder((dir) => killBlkUnderLoad(dir, 50)),
+  },
+  {
+    name: "qemu-migration",
+    what: "QEMU migrates a busy guest with disk and network there and back 10 times",
+    run: () => inFolder(async (dir) => describeRoundTrips(await migrateThereAndBack(dir, 10))),
+  },
 ];
+
+async function inFolder<T>(work: (dir: string) => Promise<T>): Promise<T> {
+  const dir = mkdtempSync(join(tmpdir(), "vhu-soak-"));
+  try {
+    return await work(dir);
+  } finally {
+    rmSync(dir, { recursive: true, force: true });
+  }
+}
 
 /** The first quarter fills the caches of the engine; what is added after the second is growth. */
 function withoutGrowth<T extends { readonly rssMiB: readonly number[] }>(report: T): T {
