@@ -20,6 +20,8 @@ const QUEUES_USED = { blk: 1, console: 2, fs: 2 } as const;
 /** Device feature bits that the machine's driver understands: blk SEG_MAX, BLK_SIZE, FLUSH. */
 const DRIVER_FEATURES = { blk: (1n << 2n) | (1n << 6n) | (1n << 9n), console: 0n, fs: 0n } as const;
 
+const BACKEND_TIMEOUT_MS = 30_000;
+
 /** One device of a native machine: its back-end, its queues, and the interrupts that tell the workload. */
 export class MachineDevice implements Disposable {
   readonly interrupt = new Interrupt();
@@ -52,6 +54,8 @@ export class MachineDevice implements Disposable {
       type: deviceTypes[config.type],
       baseFeatures: baseFeatures & ~virtioFeature.RING_INDIRECT_DESC,
       ...(config.type === "fs" ? { localConfig: fsConfig(config.tag) } : {}),
+      // The first answer comes when the back-end's process is up, which on a busy host takes seconds.
+      channel: { requestTimeoutMs: BACKEND_TIMEOUT_MS },
       onDisconnect: () => {
         this.isLost = true;
         onLost(this);

@@ -26,6 +26,11 @@ export class MachineDriver implements VmDriver {
     this.#client = ControlClient.connect(socketPath);
   }
 
+  /** Process of the machine. */
+  get pid(): number {
+    return this.#client.pid;
+  }
+
   async status(): Promise<MachineStatus> {
     const { result } = await this.#client.request({ command: "status" });
     return machineStatus.parse(result);

@@ -4,7 +4,9 @@ import { PeerError } from "../../src/errors.ts";
 import { Deadline, eventLoopTurn } from "../../src/sys/mod.ts";
 import { MachineDriver } from "./machine-driver.ts";
 
-const START_TIMEOUT_MS = 15_000;
+/** A machine's start is its back-ends' starts, each of them a process. */
+const START_TIMEOUT_MS = 60_000;
+const RETRY_MS = 10;
 const LOG_TAIL_CHARACTERS = 2_000;
 
 /**
@@ -52,17 +54,26 @@ export class MachineProcess implements Disposable {
     const deadline = new Deadline(START_TIMEOUT_MS);
     for (;;) {
       signal?.throwIfAborted();
-      try {
-        return new MachineDriver(this.socketPath);
-      } catch (error) {
-        if (!(error instanceof PeerError && error.reconnect)) throw error;
-        if (this.child.exitCode !== null || this.child.signalCode !== null || deadline.expired) {
-          throw new PeerError(`the machine did not start: ${this.#logTail()}`, { cause: error });
-        }
-      }
+      const driver = this.#tryConnect(deadline);
+      if (driver !== undefined) return driver;
       await eventLoopTurn();
-      await Bun.sleep(10);
+      await Bun.sleep(RETRY_MS);
     }
+  }
+
+  #tryConnect(deadline: Deadline): MachineDriver | undefined {
+    try {
+      const driver = new MachineDriver(this.socketPath);
+      // A machine that was killed a moment ago may still hold the socket of that name: only this process's is right.
+      if (driver.pid === this.pid) return driver;
+      driver[Symbol.dispose]();
+    } catch (error) {
+      if (!(error instanceof PeerError && error.reconnect)) throw error;
+    }
+    if (this.child.exitCode !== null || this.child.signalCode !== null || deadline.expired) {
+      throw new PeerError(`the machine did not start: ${this.#logTail()}`);
+    }
+    return undefined;
   }
 
   /** From here on it lives by itself. */

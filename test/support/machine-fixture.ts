@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import {
@@ -88,14 +88,23 @@ ${extra}`,
 
   /** SIGKILL for the machine and every back-end that it started. */
   async kill(process: MachineProcess, status: MachineStatus): Promise<void> {
-    for (const pid of [process.pid, ...status.devices.filter(({ spawned }) => spawned).map(({ pid }) => pid)])
-      kill(pid);
-    await Bun.sleep(20);
+    const pids = [process.pid, ...status.devices.filter(({ spawned }) => spawned).map(({ pid }) => pid)];
+    for (const pid of pids) kill(pid);
+    for (let i = 0; i < 4000 && pids.some(isAlive); i++) await Bun.sleep(5);
   }
 
   [Symbol.dispose](): void {
     for (const process of this.#processes) process[Symbol.dispose]();
     rmSync(this.folder, { recursive: true, force: true });
+  }
+}
+
+/** Neither gone nor a zombie. */
+function isAlive(pid: number): boolean {
+  try {
+    return !/\) [ZX] /.test(readFileSync(`/proc/${pid}/stat`, "utf8"));
+  } catch {
+    return false;
   }
 }
 
