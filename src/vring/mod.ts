@@ -9,7 +9,13 @@ export {
 export { type DriverPiece, type IndirectArea, indirectAreaBytes } from "./driver-chain.ts";
 export { createDriverRing, type DriverRing, type DriverRingOptions, type UsedChain } from "./driver-ring.ts";
 export type { DriverRingState, OutstandingChain } from "./driver-ring-state.ts";
-export { AliasedInflight, type InflightPlace, InflightRegion, type InflightShape, type SharedInflight } from "./inflight-region.ts";
+export {
+  AliasedInflight,
+  type InflightPlace,
+  InflightRegion,
+  type InflightShape,
+  type SharedInflight,
+} from "./inflight-region.ts";
 export { RingError } from "./ring-error.ts";
 export {
   INITIAL_PACKED_BASE,

@@ -3,7 +3,9 @@ import { tmpdir } from "node:os";
 import {
   createEventFd,
   createPipe,
+  Deadline,
   drainEvent,
+  Epoll,
   FALLOC,
   type Fd,
   IoUring,
@@ -228,5 +230,28 @@ describe.skipIf(obstacle !== undefined)("io_uring", () => {
         [1, 8],
       ]),
     );
+  });
+
+  test("a thread that sleeps in epoll is woken by a completion that another process brings", () => {
+    using ring = IoUring.create({ entries: 4 });
+    using epoll = new Epoll();
+    epoll.add(ring.fd, POLL.IN, 5);
+    using pipe = createPipe();
+    const into = new NativeBuffer(8);
+    for (let i = 0; i < 3; i++) {
+      ring.read(i, ring.unregistered(pipe.readEnd), into.address, 1, 0);
+      ring.submit();
+      const command = ["sh", "-c", "sleep 0.05; printf x"];
+      const child = Bun.spawn(command, { stdio: ["ignore", pipe.writeEnd.number, "inherit"] });
+      const deadline = new Deadline(10_000);
+      // A wait ends with the ring's fd, or early because the kernel had completions to run in this thread.
+      while (!ring.reap()) {
+        expect(deadline.expired).toBe(false);
+        epoll.wait(deadline.pollTimeoutMs);
+        ring.submit();
+      }
+      expect([ring.token, ring.result]).toEqual([i, 1]);
+      expect(child.pid).toBeGreaterThan(0);
+    }
   });
 });

@@ -189,7 +189,8 @@ export class WorkerRings implements Disposable {
   #handle(worker: RingWorker, notice: Notice): void {
     switch (notice.kind) {
       case "log":
-        return this.#logger[notice.level](notice.message, notice.details);
+        this.#logger[notice.level](notice.message, notice.details);
+        return;
       case "broken": {
         // It may have been stopped, or stopped and started again, since: then its error is history.
         const ring = this.#rings.get(notice.index);

@@ -1,8 +1,16 @@
 import { describe, expect, test } from "bun:test";
-import { WorkerRings, type WorkerRingsOptions, type WorkerRingStart } from "../../../src/backend/mod.ts";
+import { type WorkerRingStart, WorkerRings, type WorkerRingsOptions } from "../../../src/backend/mod.ts";
 import type { VhuError } from "../../../src/errors.ts";
 import { DirtyLog } from "../../../src/memory/mod.ts";
-import { createEventFd, createMemfd, Deadline, drainEvent, EventLoop, Mapping, signalEvent } from "../../../src/sys/mod.ts";
+import {
+  createEventFd,
+  createMemfd,
+  Deadline,
+  drainEvent,
+  EventLoop,
+  Mapping,
+  signalEvent,
+} from "../../../src/sys/mod.ts";
 import { type DriverRing, InflightRegion } from "../../../src/vring/mod.ts";
 import type { EchoParameters } from "../../support/ring-programs/echo-program.ts";
 import { BUFFERS, KINDS, type Kind, RingFixture } from "../../vring/ring-fixture.ts";
@@ -22,7 +30,10 @@ class Rig implements Disposable {
   readonly errors: VhuError[] = [];
   #next = 0;
 
-  constructor(kind: Partial<Kind> & { size?: number; logAddress?: number } = {}, options: WorkerRingsOptions = {}) {
+  constructor(
+    kind: Partial<Kind> & { size?: number; logAddress?: number } = {},
+    options: WorkerRingsOptions = {},
+  ) {
     this.fixture = this.#stack.use(new RingFixture(kind));
     this.driver = this.#stack.use(this.fixture.driver());
     this.rings = this.#stack.use(new WorkerRings(this.loop, PROGRAM, { timeoutMs: TIMEOUT_MS, ...options }));
@@ -118,7 +129,9 @@ describe("a ring in a Worker", () => {
           expect(rig.take(batch)).toEqual(Array.from({ length: batch }, (_, n) => taken + n));
           taken += batch;
         }
-        expect(rig.rings.stop(0, { timeoutMs: TIMEOUT_MS })).toEqual(kind.packed ? expect.any(Number) : taken);
+        expect(rig.rings.stop(0, { timeoutMs: TIMEOUT_MS })).toEqual(
+          kind.packed ? expect.any(Number) : taken,
+        );
       }, 60_000);
     }
   }
