@@ -16,9 +16,10 @@ import { action, addCommand, type CommandContext } from "../command.ts";
 import { openDriver } from "../open-driver.ts";
 import { openSnapshot } from "../open-snapshot.ts";
 import { formatBytes, formatDuration } from "../output/format.ts";
+import { type LoadQemuOptions, loadIntoNewQemu } from "../qemu/load-qemu.ts";
 import { vhuCommand } from "../vhu-command.ts";
 
-interface LoadOptions {
+interface LoadOptions extends LoadQemuOptions {
   readonly trust?: boolean;
   readonly paused?: boolean;
   readonly socket?: string;
@@ -32,13 +33,16 @@ export function registerMigrateLoad(parent: Command): void {
     usage: "load <file> [target]",
     description: `load a snapshot: the machine goes on where it was saved
 
-Without TARGET a new machine process is started, in a session of its own, with a log beside its control socket. That is done
-only for a snapshot that you wrote on this host, or with --trust: a snapshot names files and sockets that the machine uses.
+Without TARGET a new process is started: a native machine, or the snapshot's QEMU; in a session of its own, with a log beside
+its control socket or monitor. That is done only for a snapshot that you wrote on this host, or with --trust: a snapshot names
+files and sockets that the machine uses. QEMU's arguments are built anew from an allow-list (--dry-run shows them); its
+vhost-user back-ends must listen already.
 TARGET is machine:PATH (a machine that waits: vhu machine run --incoming), qmp:PATH (a QEMU that was started with the saved
-machine's command line and -incoming defer) or unix:PATH (a back-end that takes the state of the snapshot's only device). FILE may be "-" for stdin. Nothing runs before every byte was checked; a load that fails leaves
-nothing behind.`,
+machine's command line and -incoming defer) or unix:PATH (a back-end that takes the state of the snapshot's only device). FILE
+may be "-" for stdin. Nothing runs before every byte was checked; a load that fails leaves nothing behind.`,
     examples: [
       ["vhu migrate load web.vhu", "bring the machine back, running"],
+      ["vhu migrate load --dry-run web.vhu", "the QEMU command that would be started"],
       ["vhu migrate load web.vhu machine:/run/new.sock", "into a machine that waits"],
       ["vhu migrate load web.vhu qmp:/run/new.qmp", "into a QEMU that waits with -incoming defer"],
       ["vhu migrate load fs.vhu unix:/run/virtiofsd.sock", "give one back-end its state"],
@@ -53,6 +57,13 @@ nothing behind.`,
     .option("--trust", "start programs for a snapshot from somewhere else")
     .option("--paused", "leave the machine prepared, not running")
     .option("--socket <path>", "control socket of the new machine, instead of the saved one")
+    .option("--qemu <program>", "the QEMU to start, instead of the installed one of the saved name")
+    .option(
+      "--root <folder>",
+      "where paths of a QEMU snapshot from elsewhere may lie; may be repeated",
+      collect,
+    )
+    .option("--dry-run", "print the QEMU command that would be started")
     .option("--force", "load although a disk of the QEMU machine has changed since the save")
     .option("--type <type>", "what kind of device a unix: back-end is")
     .action(
@@ -102,10 +113,9 @@ async function loadIntoNewMachine(
     );
   }
   if (isQemuMachine(machine)) {
-    throw new CompatibilityError(
-      "the snapshot holds a QEMU machine: start QEMU with its command line (vhu snapshot inspect --json shows it) and " +
-        "-incoming defer, and give qmp:PATH as the target",
-    );
+    const loaded = await loadIntoNewQemu(context, reader, options, moveOptions(context, options));
+    if (loaded !== undefined) report(context, reader, loaded, startMs);
+    return;
   }
   requireMayStart(reader.root, { own: new OwnSnapshots(), trust: options.trust ?? false });
   const socket = options.socket ?? parseMachineConfig(machine, "manifest").socket;

@@ -1,3 +1,4 @@
 /** What may run. One policy for everything that starts programs for a file or a peer. */
 export { requireMayStart, type StartPolicy } from "./may-start.ts";
 export { OwnSnapshots } from "./own-snapshots.ts";
+export { type QemuArgumentPolicy, qemuArguments } from "./qemu-arguments.ts";

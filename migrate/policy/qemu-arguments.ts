@@ -1,0 +1,139 @@
+import { isAbsolute, normalize, sep } from "node:path";
+import { CompatibilityError } from "../../src/errors.ts";
+import { formatOptionList, type OptionPair, parseOptionList } from "./option-list.ts";
+import { FORBIDDEN_TEXT_KEYS, LIST_OPTIONS, type ListOption, SIMPLE_OPTIONS } from "./qemu-options.ts";
+
+export interface QemuArgumentPolicy {
+  /** Folders that paths may lie in; "/" for a command line that this user's own vhu recorded. */
+  readonly roots: readonly string[];
+}
+
+/**
+ * The arguments of a recorded QEMU command line, built anew from what is understood of it: every option, kind and key is
+ * on an allow-list. A command line in a file is data; this is what of it may run.
+ *
+ * @param recorded Without the program.
+ * @throws CompatibilityError that names each option that is refused
+ */
+export function qemuArguments(recorded: readonly string[], policy: QemuArgumentPolicy): string[] {
+  const refusals: string[] = [];
+  const built: string[] = [];
+  for (let at = 0; at < recorded.length; at += 1) {
+    // QEMU takes "--name" for "-name".
+    const name = (recorded[at] as string).replace(/^--/, "-");
+    const isFlag = SIMPLE_OPTIONS[name] === "flag" || SIMPLE_OPTIONS[name] === "dropped-flag";
+    const value = isFlag ? "" : (recorded[at + 1] ?? "");
+    if (!isFlag) at += 1;
+    const result = isKnown(name) ? rebuild(name, value, policy) : { refused: "it is not on the list" };
+    if ("refused" in result) refusals.push(`${name} ${value}: ${result.refused}`.trim());
+    else built.push(...result.args);
+    // Where an option is not known, nobody can say whether it has a value: what follows is not looked at.
+    if (!isKnown(name)) break;
+  }
+  if (refusals.length === 0) return built;
+  throw new CompatibilityError(
+    `this recorded command line is not run: ${refusals.join("; ")}. Start QEMU yourself with -incoming defer, and load into qmp:PATH`,
+    {},
+    "POLICY",
+  );
+}
+
+type Result = { readonly args: readonly string[] } | { readonly refused: string };
+
+function isKnown(name: string): boolean {
+  return (
+    Object.hasOwn(SIMPLE_OPTIONS, name) ||
+    Object.hasOwn(LIST_OPTIONS, name) ||
+    name === "-serial" ||
+    name === "-drive"
+  );
+}
+
+function rebuild(name: string, value: string, policy: QemuArgumentPolicy): Result {
+  if (name === "-serial") return serial(value);
+  if (name === "-drive") return drive(value, policy);
+  const list = LIST_OPTIONS[name];
+  if (list !== undefined) return fromList(name, value, list, policy);
+  const kind = SIMPLE_OPTIONS[name];
+  if (kind === "flag") return { args: [name] };
+  if (kind === "dropped" || kind === "dropped-flag") return { args: [] };
+  if (kind === "path") return isAllowedPath(value, policy) ? { args: [name, value] } : outside(value);
+  if (kind === "text") return text(name, value);
+  return kind?.includes(value)
+    ? { args: [name, value] }
+    : { refused: `only ${kind?.join(" or ")} is allowed` };
+}
+
+/** -append goes to the guest's kernel; the others are lists of their own. */
+function text(name: string, value: string): Result {
+  if (name === "-append") return { args: [name, value] };
+  const pairs = value.startsWith("{") ? undefined : parseOptionList(value);
+  if (pairs === undefined) return { refused: "it cannot be read" };
+  const bad = pairs.find(({ key }) => FORBIDDEN_TEXT_KEYS.test(key));
+  return bad === undefined
+    ? { args: [name, formatOptionList(pairs)] }
+    : { refused: `${bad.key}= is not allowed` };
+}
+
+function serial(value: string): Result {
+  const isFit = /^(?:none|null|chardev:[\w.-]+)$/.test(value);
+  return isFit ? { args: ["-serial", value] } : { refused: "only none, null and chardev:ID are allowed" };
+}
+
+function fromList(name: string, value: string, { kinds }: ListOption, policy: QemuArgumentPolicy): Result {
+  const [kind, ...pairs] = parseOptionList(value) ?? [];
+  const keys = kind?.key === "" && Object.hasOwn(kinds, kind.value) ? kinds[kind.value] : undefined;
+  if (kind === undefined || keys === undefined) return { refused: "this kind of it is not on the list" };
+  for (const pair of pairs) {
+    const refused = checkPair(pair, keys, policy);
+    if (refused !== undefined) return { refused };
+  }
+  const first = name === "-blockdev" ? { key: "driver", value: kind.value } : kind;
+  return { args: [name, formatOptionList([first, ...pairs])] };
+}
+
+const DRIVE_KEYS: Readonly<Record<string, "plain" | "path" | readonly string[]>> = {
+  file: "path",
+  format: ["raw", "qcow2"],
+  ...Object.fromEntries(
+    "if id index media readonly cache aio discard detect-zeroes node-name"
+      .split(" ")
+      .map((key) => [key, "plain"]),
+  ),
+};
+
+/** Without a format QEMU would guess one from the content, which the guest writes. */
+function drive(value: string, policy: QemuArgumentPolicy): Result {
+  const pairs = value.startsWith("{") ? [] : (parseOptionList(value) ?? []);
+  for (const pair of pairs) {
+    const refused = checkPair(pair, DRIVE_KEYS, policy);
+    if (refused !== undefined) return { refused };
+  }
+  if (!pairs.some(({ key }) => key === "format")) return { refused: "it has no format=" };
+  return { args: ["-drive", formatOptionList(pairs)] };
+}
+
+function checkPair(
+  { key, value }: OptionPair,
+  keys: Readonly<Record<string, "plain" | "path" | readonly string[]>>,
+  policy: QemuArgumentPolicy,
+): string | undefined {
+  const kind = Object.hasOwn(keys, key) ? keys[key] : undefined;
+  if (kind === undefined) return key === "" ? `"${value}" is not allowed` : `${key}= is not allowed`;
+  if (kind === "path") return isAllowedPath(value, policy) ? undefined : outside(value).refused;
+  // No key but those for paths has use for a slash.
+  if (kind === "plain") return value.includes("/") ? `${key}= may not be a path` : undefined;
+  return kind.includes(value) ? undefined : `${key}=${value} is not allowed`;
+}
+
+function outside(path: string): { readonly refused: string } {
+  return { refused: `${path} is no absolute path in an allowed folder` };
+}
+
+/** Absolute, without "..", without a protocol ("nbd:", "fat:"), and below a root. */
+function isAllowedPath(path: string, { roots }: QemuArgumentPolicy): boolean {
+  if (!isAbsolute(path) || path.includes("\0") || normalize(path) !== path || path.includes(":"))
+    return false;
+  if (/^\/(?:proc|sys|dev\/fd)\//.test(path) || path.startsWith("/dev/fdset")) return false;
+  return roots.some((root) => root === "/" || path.startsWith(root.endsWith(sep) ? root : root + sep));
+}

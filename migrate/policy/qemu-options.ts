@@ -1,0 +1,139 @@
+/** What a recorded QEMU command line may hold to be run again. What is not here is refused by name. */
+
+/** "text" is taken as it is, "path" must be in an allowed folder, "dropped" is vhu's own business in the new process. */
+export type SimpleOption = "flag" | "text" | "path" | "dropped" | "dropped-flag" | readonly string[];
+
+export const SIMPLE_OPTIONS: Readonly<Record<string, SimpleOption>> = {
+  "-nodefaults": "flag",
+  "-no-user-config": "flag",
+  "-no-reboot": "flag",
+  "-no-shutdown": "flag",
+  "-enable-kvm": "flag",
+  "-only-migratable": "flag",
+  "-S": "dropped-flag",
+  "-daemonize": "dropped-flag",
+  "-qmp": "dropped",
+  "-monitor": "dropped",
+  "-mon": "dropped",
+  "-pidfile": "dropped",
+  "-incoming": "dropped",
+  "-machine": "text",
+  "-M": "text",
+  "-accel": "text",
+  "-cpu": "text",
+  "-smp": "text",
+  "-m": "text",
+  "-numa": "text",
+  "-name": "text",
+  "-uuid": "text",
+  "-rtc": "text",
+  "-boot": "text",
+  "-overcommit": "text",
+  "-global": "text",
+  "-append": "text",
+  "-kernel": "path",
+  "-initrd": "path",
+  "-dtb": "path",
+  "-bios": "path",
+  "-display": ["none"],
+  "-parallel": ["none"],
+  "-vga": ["none", "std", "virtio"],
+  "-vnc": ["none"],
+};
+
+/** Keys that "text" options may not have: they name files, programs or fds. */
+export const FORBIDDEN_TEXT_KEYS =
+  /^(?:.*file|path|script|firmware|kernel|initrd|dtb|dumpdtb|fd|.*-key|loader)$/;
+
+/** "path": an absolute path in an allowed folder. "number", "id": no path can be in them. */
+type ValueKind = "plain" | "path" | readonly string[];
+
+export interface ListOption {
+  /** By kind (driver, type): the keys it may have. */
+  readonly kinds: Readonly<Record<string, Readonly<Record<string, ValueKind>>>>;
+}
+
+const all = (keys: string): Record<string, ValueKind> =>
+  Object.fromEntries(keys.split(" ").map((key) => [key, "plain" as const]));
+
+const PCI = all(
+  "id bus addr multifunction bootindex iommu_platform ats packed event_idx indirect_desc disable-legacy disable-modern " +
+    "vectors rombar num-queues queue-size queues mq page-per-vq acpi-index",
+);
+const PORT = { ...PCI, ...all("chassis port slot hotplug io-reserve mem-reserve pref64-reserve") };
+const MEMORY = all("id size share prealloc merge dump host-nodes policy reserve hugetlb hugetlbsize seal");
+const BLOCK = all(
+  "node-name read-only auto-read-only discard detect-zeroes cache.direct cache.no-flush cache.writeback aio locking size",
+);
+const OVER_FILE = {
+  ...BLOCK,
+  ...all("file offset"),
+  "file.driver": ["file", "host_device"] as const,
+  "file.filename": "path" as const,
+  ...Object.fromEntries(Object.keys(BLOCK).map((key) => [`file.${key}`, "plain" as const])),
+};
+
+export const LIST_OPTIONS: Readonly<Record<string, ListOption>> = {
+  "-device": {
+    kinds: {
+      "vhost-user-blk-pci": { ...PCI, ...all("chardev config-wce") },
+      "vhost-user-fs-pci": { ...PCI, ...all("chardev tag num-request-queues") },
+      "virtio-net-pci": {
+        ...PCI,
+        ...all("netdev mac mtu host_mtu rx_queue_size tx_queue_size"),
+        romfile: [""],
+      },
+      "virtio-blk-pci": {
+        ...PCI,
+        ...all("drive serial write-cache config-wce discard write-zeroes iothread share-rw"),
+      },
+      "virtio-scsi-pci": { ...PCI, ...all("iothread") },
+      "scsi-hd": { ...PCI, ...all("drive serial lun scsi-id channel wwn device_id write-cache") },
+      "virtio-rng-pci": { ...PCI, ...all("rng max-bytes period") },
+      "virtio-serial-pci": { ...PCI, ...all("max_ports") },
+      "virtio-balloon-pci": { ...PCI, ...all("free-page-reporting deflate-on-oom") },
+      virtserialport: { ...PCI, ...all("chardev name nr") },
+      virtconsole: { ...PCI, ...all("chardev name nr") },
+      "isa-serial": all("id chardev index"),
+      "pcie-root-port": PORT,
+      "pcie-pci-bridge": PORT,
+      "qemu-xhci": PCI,
+      "usb-tablet": PCI,
+    },
+  },
+  "-object": {
+    kinds: {
+      "memory-backend-memfd": MEMORY,
+      "memory-backend-ram": MEMORY,
+      "memory-backend-file": { ...MEMORY, "mem-path": "path", ...all("discard-data align") },
+      iothread: all("id poll-max-ns"),
+      "rng-builtin": all("id"),
+      "rng-random": { ...all("id"), filename: ["/dev/urandom", "/dev/random"] },
+    },
+  },
+  "-chardev": {
+    kinds: {
+      null: all("id"),
+      pty: all("id"),
+      ringbuf: all("id size"),
+      file: { ...all("id append"), path: "path" },
+      socket: { ...all("id server wait reconnect reconnect-ms"), path: "path" },
+    },
+  },
+  "-netdev": {
+    kinds: {
+      user: all("id net host dhcpstart dns hostname ipv4 ipv6 restrict"),
+      "vhost-user": all("id chardev queues"),
+      hubport: all("id hubid"),
+    },
+  },
+  "-blockdev": {
+    kinds: {
+      file: { ...BLOCK, filename: "path" },
+      host_device: { ...BLOCK, filename: "path" },
+      raw: OVER_FILE,
+      qcow2: { ...OVER_FILE, ...all("lazy-refcounts l2-cache-size cache-size") },
+      "null-co": all("node-name size read-zeroes latency-ns read-only"),
+    },
+  },
+};

@@ -1,0 +1,51 @@
+import { basename } from "node:path";
+import { CompatibilityError } from "../../src/errors.ts";
+import { type QemuArgumentPolicy, qemuArguments } from "../policy/mod.ts";
+import { parseQemuMachine } from "./qemu-machine.ts";
+
+export interface QemuCommandOptions extends QemuArgumentPolicy {
+  /** The program to run; else the recorded one's name is looked for in PATH, never its path. */
+  readonly program?: string | undefined;
+  /** Where the monitor will be; else where the recorded one was, if that is in an allowed folder. */
+  readonly socketPath?: string | undefined;
+}
+
+export interface QemuCommand {
+  readonly program: string;
+  readonly args: readonly string[];
+  readonly socketPath: string;
+}
+
+/**
+ * How to start a QEMU that takes a recorded machine.
+ * @throws CompatibilityError when the command line is not recorded, or not of what may run
+ */
+export function qemuCommand(machine: unknown, options: QemuCommandOptions): QemuCommand {
+  const { commandLine, executable } = parseQemuMachine(machine);
+  if (commandLine === undefined || executable === undefined) {
+    throw new CompatibilityError(
+      "QEMU's command line is not in the snapshot: start QEMU with -incoming defer, and load into qmp:PATH",
+    );
+  }
+  const recorded = commandLine.slice(1);
+  const args = qemuArguments(recorded, options);
+  return {
+    program: options.program ?? programOf(executable),
+    args,
+    socketPath: options.socketPath ?? socketOf(recorded, options.roots),
+  };
+}
+
+function programOf(executable: string): string {
+  const name = basename(executable).replace(/ \(deleted\)$/, "");
+  const found = /^(?:qemu-system-[a-z0-9_]+|qemu-kvm|kvm)$/.test(name) ? Bun.which(name) : null;
+  if (found !== null) return found;
+  throw new CompatibilityError(`${name} is not installed here: install it, or give --qemu PATH`);
+}
+
+function socketOf(recorded: readonly string[], roots: readonly string[]): string {
+  const value = recorded[recorded.indexOf("-qmp") + 1] ?? "";
+  const path = /^unix:(\/[^,]*)/.exec(value)?.[1];
+  if (path !== undefined && roots.includes("/")) return path;
+  throw new CompatibilityError("where QEMU's monitor is to be is not known: give --socket PATH");
+}

@@ -1,0 +1,93 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { closeSync, existsSync, openSync, readFileSync } from "node:fs";
+import { PeerError, SyscallError } from "../../src/errors.ts";
+import { Deadline, UnixListener } from "../../src/sys/mod.ts";
+import { QemuDriver, type QemuDriverOptions } from "./qemu-driver.ts";
+
+/** QEMU opens its monitor before it looks at its memory and disks; a loaded machine takes longer. */
+const START_TIMEOUT_MS = 30_000;
+const POLL_MS = 10;
+const LOG_TAIL_CHARACTERS = 2_000;
+
+/**
+ * A QEMU that vhu started, in a session of its own, its output in a log file, so that it outlives vhu. Until `release` it
+ * ends when this object is disposed of.
+ */
+export class QemuLaunch implements Disposable {
+  #isReleased = false;
+
+  private constructor(
+    readonly child: ChildProcess,
+    readonly socketPath: string,
+    readonly logPath: string,
+  ) {}
+
+  /**
+   * Starts QEMU with a monitor at `socketPath`, waiting for a VM. @throws UsageError when another process listens there
+   */
+  static start(program: string, args: readonly string[], socketPath: string): QemuLaunch {
+    // QEMU would take the path away from whoever listens at it; this refuses that, and removes a stale socket.
+    UnixListener.listen(socketPath)[Symbol.dispose]();
+    const logPath = `${socketPath}.log`;
+    const log = openSync(logPath, "a", 0o600);
+    try {
+      const child = spawn(program, [...args, ...QemuLaunch.argumentsOf(socketPath)], {
+        detached: true,
+        stdio: ["ignore", log, log],
+      });
+      // A program that is not there; `connect` then tells it from the process that is missing.
+      child.on("error", () => {});
+      return new QemuLaunch(child, socketPath, logPath);
+    } finally {
+      closeSync(log);
+    }
+  }
+
+  /** What is added to the machine's own arguments. */
+  static argumentsOf(socketPath: string): string[] {
+    const path = socketPath.replaceAll(",", ",,");
+    return ["-qmp", `unix:${path},server=on,wait=off`, "-incoming", "defer"];
+  }
+
+  get pid(): number {
+    return this.child.pid ?? -1;
+  }
+
+  /** Waits for the monitor. @throws PeerError with the end of the log when QEMU ends before */
+  async connect(options: QemuDriverOptions = {}): Promise<QemuDriver> {
+    const deadline = new Deadline(START_TIMEOUT_MS);
+    if (this.child.pid === undefined) throw new SyscallError("spawn", "ENOENT", this.child.spawnfile);
+    while (!existsSync(this.socketPath)) {
+      options.signal?.throwIfAborted();
+      if (this.#hasEnded || deadline.expired) throw this.#failure();
+      await Bun.sleep(POLL_MS);
+    }
+    try {
+      return await QemuDriver.connect(this.socketPath, { ...options, greetingTimeoutMs: START_TIMEOUT_MS });
+    } catch (error) {
+      if (!(error instanceof PeerError)) throw error;
+      throw this.#failure(error);
+    }
+  }
+
+  /** From now on it is on its own. */
+  release(): void {
+    this.#isReleased = true;
+    this.child.unref();
+  }
+
+  [Symbol.dispose](): void {
+    if (!this.#isReleased && !this.#hasEnded) this.child.kill("SIGKILL");
+  }
+
+  get #hasEnded(): boolean {
+    return this.child.exitCode !== null || this.child.signalCode !== null;
+  }
+
+  #failure(cause?: unknown): PeerError {
+    const tail = readFileSync(this.logPath, "utf8").slice(-LOG_TAIL_CHARACTERS).trim();
+    return new PeerError(`QEMU did not start: ${tail === "" ? "it said nothing" : tail} (${this.logPath})`, {
+      cause,
+    });
+  }
+}

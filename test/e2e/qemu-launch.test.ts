@@ -1,0 +1,124 @@
+import { afterEach, beforeEach, expect, test } from "bun:test";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type Ran, runVhu } from "../bin/run-vhu.ts";
+import { type RunningQemu, requirePeers } from "../peers/mod.ts";
+import {
+  BOOT_TIMEOUT_MS,
+  beats,
+  livingGuest,
+  startListening,
+  waitForBeats,
+} from "../support/living-guest.ts";
+
+const peers = requirePeers(["qemu-system-x86_64", "guest-kernel", "busybox"]);
+
+let dir: string;
+let file: string;
+const started: number[] = [];
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), "vhu-qla-"));
+  file = join(dir, "vm.vhu");
+});
+afterEach(() => {
+  // What load started outlives it: that is its purpose.
+  for (const pid of started.splice(0)) process.kill(pid, "SIGKILL");
+  rmSync(dir, { recursive: true, force: true });
+});
+
+const vhu = (words: readonly string[], state = "state"): Promise<Ran> =>
+  runVhu(["migrate", ...words], { env: { XDG_STATE_HOME: join(dir, state) } });
+
+async function save(qemu: RunningQemu): Promise<void> {
+  expect(await vhu(["save", "--stop", `qmp:${qemu.qmpPath}`, file])).toMatchObject({ status: 0, stderr: "" });
+  await qemu.waitForExit(BOOT_TIMEOUT_MS);
+}
+
+/** Of processes that have a word in their command line. */
+async function pidsWith(word: string): Promise<string[]> {
+  const found: string[] = [];
+  for await (const path of new Bun.Glob("[0-9]*/cmdline").scan({ cwd: "/proc", onlyFiles: false })) {
+    try {
+      const words = readFileSync(join("/proc", path), "utf8");
+      if (words.includes("qemu-system") && words.includes(word)) found.push(path);
+    } catch {
+      // It ended meanwhile.
+    }
+  }
+  return found;
+}
+
+test.skipIf(!peers)(
+  "load starts QEMU by itself: the same life, at the same monitor; it outlives vhu",
+  async () => {
+    await using source = await startListening({
+      dir,
+      name: "vm",
+      guest: livingGuest({ dir }),
+      memoryMib: 128,
+      args: [],
+    });
+    const { nonce } = await waitForBeats(source, 3);
+    await save(source);
+    const last = beats(source).at(-1)!.count;
+    const dry = await vhu(["load", "--dry-run", file]);
+    expect(dry).toMatchObject({ status: 0, stderr: "" });
+    expect(dry.stdout).toContain("-incoming defer");
+    expect(dry.stdout).toContain("'console=ttyS0 quiet");
+    expect(existsSync(source.qmpPath)).toBe(false);
+    const ran = await vhu(["load", "--json", file]);
+    expect(ran.stderr).toBe("");
+    expect(ran.status).toBe(0);
+    const summary = JSON.parse(ran.stdout.trim().split("\n").at(-1)!) as {
+      pid: number;
+      target: string;
+      log: string;
+    };
+    started.push(summary.pid);
+    expect(summary.target).toBe(`qmp:${source.qmpPath}`);
+    expect(existsSync(summary.log)).toBe(true);
+    // The guest's console goes to the same file, which a new QEMU begins anew.
+    const deadline = performance.now() + BOOT_TIMEOUT_MS;
+    while (beats(source).length < 3 && performance.now() < deadline) await Bun.sleep(10);
+    expect(beats(source)[0]).toEqual({ nonce, count: last + 1 });
+    // A second one would take the monitor away from the first.
+    const second = await vhu(["load", file]);
+    expect(second).toMatchObject({ status: 2 });
+    expect(second.stderr).toContain("another process listens");
+  },
+  3 * BOOT_TIMEOUT_MS,
+);
+
+test.skipIf(!peers)(
+  "a snapshot from elsewhere starts nothing, unless trusted, and then only with paths below --root; a failed load leaves no QEMU",
+  async () => {
+    await using source = await startListening({
+      dir,
+      name: "vm",
+      guest: livingGuest({ dir }),
+      memoryMib: 128,
+      args: [],
+    });
+    await waitForBeats(source, 2);
+    await save(source);
+    const socket = ["--socket", join(dir, "new.qmp")];
+    const foreign = await vhu(["load", ...socket, file], "another");
+    expect(foreign).toMatchObject({ status: 4 });
+    expect(foreign.stderr).toContain("no absolute path in an allowed folder");
+    const roots = ["--root", dir, "--root", join(import.meta.dir, "../..")];
+    const untrusted = await vhu(["load", ...socket, ...roots, file], "another");
+    expect(untrusted).toMatchObject({ status: 4 });
+    expect(untrusted.stderr).toContain("--trust");
+    const bytes = readFileSync(file);
+    bytes[bytes.length >> 1]! ^= 1;
+    const damaged = join(dir, "damaged.vhu");
+    writeFileSync(damaged, bytes);
+    expect(await vhu(["load", ...socket, damaged])).toMatchObject({ status: 3 });
+    expect(await pidsWith(dir)).toEqual([]);
+    expect(await vhu(["load", "--qemu", "/bin/false", ...socket, file])).toMatchObject({ status: 5 });
+    expect(await vhu(["load", "--qemu", "/nonexistent", ...socket, file])).toMatchObject({ status: 1 });
+    expect(await pidsWith(dir)).toEqual([]);
+  },
+  3 * BOOT_TIMEOUT_MS,
+);
