@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { blk } from "./blk.ts";
 import { commandStart } from "./command-start.ts";
 import { deviceState } from "./device-state.ts";
+import { net } from "./net.ts";
 import { requestRoundTrip } from "./request-round-trip.ts";
 import { snapshot } from "./snapshot.ts";
 import { splitRing } from "./split-ring.ts";
@@ -18,7 +19,7 @@ import { type ContestResult, hold } from "./support/contest.ts";
 import { describeMachine, reportLines } from "./support/report.ts";
 import { warmMemory } from "./support/warm-memory.ts";
 
-const BENCHES = [requestRoundTrip, deviceState, splitRing, blk, snapshot, commandStart];
+const BENCHES = [requestRoundTrip, deviceState, splitRing, blk, net, snapshot, commandStart];
 const DEFAULT_ROUNDS = 7;
 const MIN_ROUNDS = 5;
 
