@@ -5,8 +5,20 @@ export function about<Result>(what: string, act: () => Result): Result {
   try {
     return act();
   } catch (error) {
-    if (error instanceof VhuError && !error.message.includes(what))
-      error.message = `${what}: ${error.message}`;
-    throw error;
+    throw named(what, error);
   }
+}
+
+/** As `about`, for what takes its time. */
+export async function aboutLater<Result>(what: string, act: () => Promise<Result> | Result): Promise<Result> {
+  try {
+    return await act();
+  } catch (error) {
+    throw named(what, error);
+  }
+}
+
+function named(what: string, error: unknown): unknown {
+  if (error instanceof VhuError && !error.message.includes(what)) error.message = `${what}: ${error.message}`;
+  return error;
 }

@@ -10,7 +10,7 @@ import {
   type WriterOptions,
 } from "./snapshot/mod.ts";
 
-export interface RewriteOptions extends MoveOptions, Pick<WriterOptions, "base"> {
+export interface RewriteOptions extends MoveOptions, Pick<WriterOptions, "base" | "fileKey"> {
   /** Devices whose state is another one now, by their ids. */
   readonly deviceStates?: ReadonlyMap<number, Uint8Array> | undefined;
 }

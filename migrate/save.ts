@@ -2,6 +2,7 @@ import { CompatibilityError } from "../src/errors.ts";
 import type { MoveOptions, PreflightCheck, VmDriver } from "./driver.ts";
 import type { OwnSnapshots } from "./policy/mod.ts";
 import {
+  type NewFileKey,
   type SnapshotManifest,
   type SnapshotReader,
   type SnapshotSummary,
@@ -18,6 +19,8 @@ export interface SaveOptions extends MoveOptions {
   readonly labels?: Readonly<Record<string, string>> | undefined;
   /** An earlier snapshot of the machine: only what changed since is stored. Stays open during the save. */
   readonly base?: SnapshotReader | undefined;
+  /** From `newFileKey`: encrypts the snapshot. */
+  readonly fileKey?: NewFileKey | undefined;
   /** Where the snapshot is noted as this host's own. */
   readonly own?: OwnSnapshots | undefined;
 }
@@ -38,11 +41,11 @@ export async function saveMachine(
   requirePassed(await driver.preflight());
   const { name, runState } = await driver.describe();
   const header = { writer: options.writer, runState, machine: { name }, labels: { ...options.labels } };
-  const { base } = options;
+  const { base, fileKey } = options;
   using writer =
     typeof target === "string"
-      ? SnapshotWriter.toFile(target, header, { base })
-      : SnapshotWriter.toFd(target, header, { base });
+      ? SnapshotWriter.toFile(target, header, { base, fileKey })
+      : SnapshotWriter.toFd(target, header, { base, fileKey });
   let isDone = false;
   try {
     const manifest = await driver.save(writer, options);

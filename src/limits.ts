@@ -122,9 +122,11 @@ export const MAX_QEMU_SECTIONS = 65536;
 export const MAX_SNAPSHOT_WORKERS = 4;
 /** Times that a page may come again while a VM is saved: QEMU stops it after a few looks at its memory. */
 export const MAX_MEMORY_PASSES = 1024;
-/** The table in which a writer finds duplicate pages: enough for 8 GiB of different pages; with more, fewer are found. */
-export const MAX_SNAPSHOT_PAGE_TABLE_BYTES = 64 * MiB;
+/** Passphrases, and groups of recipients, of an encrypted snapshot: each passphrase that is tried costs a second. */
+export const MAX_SNAPSHOT_KEYS = 16;
 /** Files that a snapshot may stand on: each one more has to be there, whole, for a load. */
 export const MAX_SNAPSHOT_CHAIN = 32;
 /** Files beside a snapshot that are looked at when its parent was renamed. */
 export const MAX_SNAPSHOT_SIBLINGS = 1000;
+/** The table in which a writer finds duplicate pages: enough for 8 GiB of different pages; with more, fewer are found. */
+export const MAX_SNAPSHOT_PAGE_TABLE_BYTES = 64 * MiB;

@@ -9,27 +9,26 @@ import {
 } from "../../migrate/mod.ts";
 import type { SnapshotReader } from "../../migrate/snapshot/mod.ts";
 import { CompatibilityError } from "../../src/errors.ts";
-import { about } from "../about.ts";
+import { aboutLater } from "../about.ts";
 import { parseAddressOf } from "../address.ts";
 import { collect } from "../collect.ts";
 import { action, addCommand, type CommandContext } from "../command.ts";
+import { addOpeningOptions, type OpeningOptions, openWith } from "../credentials.ts";
 import { openDriver } from "../open-driver.ts";
-import { openSnapshot } from "../open-snapshot.ts";
 import { formatBytes, formatDuration } from "../output/format.ts";
 import { type LoadQemuOptions, loadIntoNewQemu } from "../qemu/load-qemu.ts";
 import { vhuCommand } from "../vhu-command.ts";
 
-interface LoadOptions extends LoadQemuOptions {
+interface LoadOptions extends OpeningOptions, LoadQemuOptions {
   readonly trust?: boolean;
   readonly paused?: boolean;
   readonly socket?: string;
   readonly type?: string;
-  readonly parent?: readonly string[];
   readonly force?: boolean;
 }
 
 export function registerMigrateLoad(parent: Command): void {
-  addCommand(parent, {
+  const command = addCommand(parent, {
     usage: "load <file> [target]",
     description: `load a snapshot: the machine goes on where it was saved
 
@@ -52,8 +51,8 @@ may be "-" for stdin. Nothing runs before every byte was checked; a load that fa
       4: "it does not fit here, or is not trusted",
       5: "a back-end is not there, refused its state or died",
     },
-  })
-    .option("--parent <file>", "where a file is that the snapshot is based on; may be repeated", collect)
+  });
+  addOpeningOptions(command)
     .option("--trust", "start programs for a snapshot from somewhere else")
     .option("--paused", "leave the machine prepared, not running")
     .option("--socket <path>", "control socket of the new machine, instead of the saved one")
@@ -80,7 +79,7 @@ async function load(
   options: LoadOptions,
 ): Promise<undefined> {
   const startMs = performance.now();
-  using reader = about(file, () => openSnapshot(file, { parents: options.parent ?? [] }));
+  using reader = await aboutLater(file, () => openWith(file, options));
   if (target === undefined) await loadIntoNewMachine(context, reader, options, startMs);
   else await loadInto(context, reader, target, options, startMs);
   return undefined;

@@ -1,12 +1,13 @@
 import type { Command } from "commander";
 import { OwnSnapshots, type SaveResult, saveMachine } from "../../migrate/mod.ts";
-import { SnapshotReader } from "../../migrate/snapshot/mod.ts";
+import { newFileKey, type SnapshotReader } from "../../migrate/snapshot/mod.ts";
 import { version } from "../../package.json" with { type: "json" };
 import { UsageError } from "../../src/errors.ts";
-import { about } from "../about.ts";
+import { aboutLater } from "../about.ts";
 import { parseAddressOf } from "../address.ts";
 import { collect } from "../collect.ts";
 import { action, addCommand, type CommandContext } from "../command.ts";
+import { type OpeningOptions, openWith, passphraseIn } from "../credentials.ts";
 import { areDisksCared } from "../disk-option.ts";
 import { openDriver } from "../open-driver.ts";
 import { formatBytes, formatDuration } from "../output/format.ts";
@@ -17,6 +18,9 @@ interface SaveOptions {
   readonly type?: string;
   readonly label?: readonly string[];
   readonly base?: string;
+  readonly encryptTo?: readonly string[];
+  readonly passphraseFile?: readonly string[];
+  readonly identity?: readonly string[];
 }
 
 const STDOUT = 1;
@@ -37,6 +41,10 @@ what was there stays.`,
       ["vhu migrate save --stop qmp:/run/web.qmp web.vhu", "save a QEMU machine and end it"],
       ["vhu migrate save --stop machine:/run/web.sock web.vhu", "save it and end it"],
       ["vhu migrate save --base mon.vhu machine:/run/web.sock tue.vhu", "only what changed since mon.vhu"],
+      [
+        "vhu migrate save --encrypt-to age1… machine:/run/web.sock web.vhu",
+        "readable for the owner of that key",
+      ],
       ["vhu migrate save machine:/run/web.sock - | ssh host vhu migrate load --trust -", "through a pipe"],
       ["vhu migrate save --type fs unix:/run/virtiofsd.sock fs.vhu", "the state of one back-end"],
     ],
@@ -52,6 +60,9 @@ what was there stays.`,
     )
     .option("--type <type>", "what kind of device a unix: back-end is, e.g. fs; the protocol does not tell")
     .option("--base <file>", "an earlier snapshot of the machine: store only what changed since; keep both")
+    .option("--encrypt-to <recipient>", "encrypt to an age recipient (age1…); may be repeated", collect)
+    .option("--passphrase-file <file>", "encrypt with the passphrase in a file; may be repeated", collect)
+    .option("--identity <file>", "age keys for an encrypted --base; may be repeated", collect)
     .option("--label <key=value>", "a label for the snapshot's header; may be repeated", collect)
     .action(
       action((context, source: string, file: string, options: SaveOptions) =>
@@ -72,7 +83,10 @@ async function save(
   const labels = parseLabels(options.label ?? []);
   if (target.kind === "stdio") output.reserveStdout();
   const startMs = performance.now();
-  using base = options.base === undefined ? undefined : openBase(options.base);
+  using base = options.base === undefined ? undefined : await openBase(options.base, options);
+  const to = { recipients: options.encryptTo, passphrases: options.passphraseFile?.map(passphraseIn) };
+  const isSecret = to.recipients !== undefined || to.passphrases !== undefined;
+  const fileKey = isSecret ? await newFileKey(to) : undefined;
   using driver = await openDriver(source, {
     type: options.type,
     signal,
@@ -85,6 +99,7 @@ async function save(
     after: options.stop ? "stop" : "resume",
     labels,
     base,
+    fileKey,
     own,
     signal,
     onProgress: ({ done, total }) => progress.update({ doneBytes: done, totalBytes: total }),
@@ -105,8 +120,8 @@ function report({ output }: CommandContext, file: string, result: SaveResult, mi
   ]);
 }
 
-function openBase(path: string): SnapshotReader {
-  return about(path, () => SnapshotReader.open(path));
+function openBase(path: string, options: OpeningOptions): Promise<SnapshotReader> {
+  return aboutLater(path, () => openWith(path, options));
 }
 
 function parseLabels(texts: readonly string[]): Record<string, string> {

@@ -1,16 +1,15 @@
 import type { Command } from "commander";
 import { OwnSnapshots, rewriteSnapshot } from "../../migrate/mod.ts";
-import { about } from "../about.ts";
+import { aboutLater } from "../about.ts";
 import { parseAddressOf } from "../address.ts";
-import { collect } from "../collect.ts";
 import { action, addCommand, type CommandContext } from "../command.ts";
-import { openSnapshot } from "../open-snapshot.ts";
+import { addOpeningOptions, type OpeningOptions, openWith } from "../credentials.ts";
 import { formatBytes } from "../output/format.ts";
 
 const STDOUT = 1;
 
 export function registerSnapshotFlatten(parent: Command): void {
-  addCommand(parent, {
+  const command = addCommand(parent, {
     usage: "flatten <file> <target>",
     description: `make a full snapshot of one that is based on others
 
@@ -24,24 +23,23 @@ are looked for beside it, by the root hash that it knows; or name them with --pa
       3: "a file is no snapshot, or is damaged; there is no new one",
       4: "a file that it is based on is missing, or is of another machine",
     },
-  })
-    .option("--parent <file>", "where a file is that it is based on; may be repeated", collect)
-    .action(
-      action((context, file: string, target: string, options: { parent?: readonly string[] }) =>
-        flatten(context, file, target, options.parent ?? []),
-      ),
-    );
+  });
+  addOpeningOptions(command).action(
+    action((context, file: string, target: string, options: OpeningOptions) =>
+      flatten(context, file, target, options),
+    ),
+  );
 }
 
 async function flatten(
   { output, signal }: CommandContext,
   file: string,
   targetText: string,
-  parents: readonly string[],
+  options: OpeningOptions,
 ): Promise<undefined> {
   const target = parseAddressOf(targetText, "snapshot", ["file", "stdio"]);
   if (target.kind === "stdio") output.reserveStdout();
-  using reader = about(file, () => openSnapshot(file, { parents }));
+  using reader = await aboutLater(file, () => openWith(file, options));
   using progress = output.progress("flatten");
   const { root, sizeBytes } = await rewriteSnapshot(reader, target.kind === "file" ? target.path : STDOUT, {
     signal,

@@ -1,12 +1,15 @@
 import type { Command } from "commander";
-import { about } from "../about.ts";
+import { lockedSnapshot } from "../../migrate/snapshot/mod.ts";
+import { about, aboutLater } from "../about.ts";
+import { parseAddressOf } from "../address.ts";
 import { action, addCommand } from "../command.ts";
-import { openSnapshot } from "../open-snapshot.ts";
+import { addOpeningOptions, type OpeningOptions, openWith } from "../credentials.ts";
 import { describeSnapshot } from "../snapshot/describe.ts";
+import { lockedPage } from "../snapshot/locked-page.ts";
 import { snapshotPage } from "../snapshot/page.ts";
 
 export function registerSnapshotInspect(parent: Command): void {
-  addCommand(parent, {
+  const command = addCommand(parent, {
     usage: "inspect <file>",
     description: `show what is in a snapshot
 
@@ -22,10 +25,18 @@ read the memory itself: "vhu snapshot verify" does. FILE may be "-" for stdin.`,
       3: "the file is no snapshot, or is damaged; the message names the place",
       4: "a newer vhu is needed to read it",
     },
-  }).action(
-    action(({ output }, file: string) => {
-      const description = about(file, () => {
-        using reader = openSnapshot(file);
+  });
+  addOpeningOptions(command).action(
+    action(async ({ output }, file: string, options: OpeningOptions) => {
+      const source = parseAddressOf(file, "snapshot", ["file", "stdio"]);
+      const locked = source.kind === "stdio" ? undefined : about(file, () => lockedSnapshot(source.path));
+      if (locked !== undefined && options.identity === undefined && options.passphraseFile === undefined) {
+        if (output.json) output.document({ isEncrypted: true, ...locked });
+        else output.lines(lockedPage(file, locked));
+        return;
+      }
+      const description = await aboutLater(file, async () => {
+        using reader = await openWith(file, options);
         return describeSnapshot(reader);
       });
       if (output.json) output.document(description);

@@ -1,22 +1,20 @@
 import type { Command } from "commander";
 import type { SnapshotReader, VerifyResult } from "../../migrate/snapshot/mod.ts";
-import { about } from "../about.ts";
-import { collect } from "../collect.ts";
+import { aboutLater } from "../about.ts";
 import { action, addCommand, type CommandContext } from "../command.ts";
-import { openSnapshot } from "../open-snapshot.ts";
+import { addOpeningOptions, type OpeningOptions, openWith } from "../credentials.ts";
 import { formatBytes, formatCount, formatDuration } from "../output/format.ts";
 import { printable } from "../output/printable.ts";
 
 /** As FormatError has it; the damage was listed, so nothing is thrown. */
 const DAMAGED_STATUS = 3;
 
-interface VerifyOptions {
+interface VerifyOptions extends OpeningOptions {
   readonly deep?: boolean;
-  readonly parent?: readonly string[];
 }
 
 export function registerSnapshotVerify(parent: Command): void {
-  addCommand(parent, {
+  const command = addCommand(parent, {
     usage: "verify <file>",
     description: `check every byte of a snapshot against its checksums
 
@@ -31,13 +29,13 @@ decompressed as well and the index is compared with the records. FILE may be "-"
       3: "the file is no snapshot, or is damaged; the places are listed",
       4: "a newer vhu is needed to read it",
     },
-  })
+  });
+  addOpeningOptions(command)
     .option("--deep", "decompress everything as well, in the files that it is based on, too")
-    .option("--parent <file>", "where a file is that it is based on; may be repeated", collect)
     .action(
-      action((context, file: string, options: VerifyOptions) => {
+      action(async (context, file: string, options: VerifyOptions) => {
         const startMs = performance.now();
-        using reader = about(file, () => openSnapshot(file, { parents: options.parent ?? [] }));
+        using reader = await aboutLater(file, () => openWith(file, options));
         const result = verify(context, reader, options.deep ?? false);
         return report(context, { file, result, reader, milliseconds: performance.now() - startMs });
       }),

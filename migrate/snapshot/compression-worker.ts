@@ -3,7 +3,7 @@ import { workerData } from "node:worker_threads";
 import { Mapping } from "../../src/sys/mod.ts";
 import { createZstd } from "./compression.ts";
 import { CompressionSlots, Counter, SlotState } from "./compression-slots.ts";
-import { FileInput } from "./file-input.ts";
+import { FileInput, type SharedInput } from "./file-input.ts";
 import { LoadTable } from "./load-table.ts";
 import { WindowPacker } from "./pack-window.ts";
 import { PageTable } from "./page-table.ts";
@@ -12,7 +12,7 @@ import { ParentPages } from "./parent-pages.ts";
 /** A parent's frames: a table of them, and the files that they are in. */
 export interface ParentSetup {
   readonly table: SharedArrayBuffer;
-  readonly files: readonly { readonly fd: number; readonly what: string }[];
+  readonly files: readonly SharedInput[];
 }
 
 export interface CompressionSetup {
@@ -61,6 +61,6 @@ function work(job: number): boolean {
 
 function parentOf(setup: ParentSetup | undefined): ParentPages | undefined {
   if (setup === undefined) return undefined;
-  const inputs = setup.files.map(({ fd, what }) => FileInput.borrow(fd, what));
+  const inputs = setup.files.map((file) => FileInput.borrow(file));
   return new ParentPages(new LoadTable(setup.table), inputs);
 }

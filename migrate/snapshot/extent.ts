@@ -2,6 +2,7 @@ import { FormatError } from "../../src/errors.ts";
 import { MAX_SNAPSHOT_FRAME_BYTES } from "../../src/limits.ts";
 import { readU64, writeU64 } from "./bytes.ts";
 import { frameBoundBytes } from "./compression.ts";
+import { SEAL_TAG_BYTES } from "./file-cipher.ts";
 import { MEMORY_PAGE_BYTES } from "./manifest.ts";
 
 /** "duplicate" is a range whose frame belongs to an earlier "data" extent with the same content; "parent" is as in the parent file. */
@@ -15,7 +16,12 @@ export interface Frame {
   readonly plainBytes: number;
   /** xxh3 of the plain bytes. */
   readonly checksum: bigint;
+  /** In an encrypted file, its number in its record, from 1, plus 0x8000 for the last one. */
+  readonly sealNumber?: number;
 }
+
+/** In `sealNumber`. */
+export const LAST_FRAME = 0x8000;
 
 /** A range of a memory region and where its content is. */
 export interface Extent {
@@ -48,6 +54,7 @@ export function encodeExtent(view: DataView, at: number, extent: Extent): void {
   const { frame } = extent;
   if (frame === undefined) return;
   view.setUint8(at + 25, CODEC_ZSTD);
+  view.setUint16(at + 26, frame.sealNumber ?? 0, true);
   view.setUint32(at + 28, frame.sizeBytes, true);
   writeU64(view, at + 32, frame.offset);
   view.setBigUint64(at + 40, frame.checksum, true);
@@ -85,23 +92,24 @@ export function decodeExtent(view: DataView, at: number, fileOffset: number, end
   if (!isPages(extent.offset) || !isPages(extent.sizeBytes) || extent.sizeBytes === 0) {
     fail("an extent is not made of whole pages");
   }
-  if (view.getUint16(at + 26, true) !== 0) fail("reserved bytes are not zero");
+  const sealNumber = view.getUint16(at + 26, true);
   if (kind === "zero" || kind === "parent") {
     const isBare =
       codec === CODEC_NONE && frame.sizeBytes + frame.offset + frame.plainBytes + extent.skipBytes === 0;
-    if (!isBare || frame.checksum !== 0n) fail(`an extent of kind "${kind}" has a frame`);
+    if (!isBare || sealNumber !== 0 || frame.checksum !== 0n) fail(`an extent of kind "${kind}" has a frame`);
     return extent;
   }
   if (codec !== CODEC_ZSTD) fail(`codec ${codec} is not known`);
   if (!isPages(frame.plainBytes) || frame.plainBytes === 0 || frame.plainBytes > MAX_SNAPSHOT_FRAME_BYTES) {
     fail(`a frame of ${frame.plainBytes} plain bytes is outside the limits`);
   }
-  if (frame.sizeBytes > frameBoundBytes(frame.plainBytes)) fail("a frame is larger than its content");
+  if (frame.sizeBytes > frameBoundBytes(frame.plainBytes) + SEAL_TAG_BYTES)
+    fail("a frame is larger than its content");
   if (frame.offset + frame.sizeBytes > endOffset) fail("a frame lies outside the file's records");
   if (!isPages(extent.skipBytes) || extent.skipBytes + extent.sizeBytes > frame.plainBytes) {
     fail("an extent reaches beyond its frame");
   }
-  return { ...extent, frame };
+  return { ...extent, frame: sealNumber === 0 ? frame : { ...frame, sealNumber } };
 }
 
 function isPages(bytes: number): boolean {

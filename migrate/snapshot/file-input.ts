@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { FormatError } from "../../src/errors.ts";
 import { MAX_SNAPSHOT_SPOOL_BYTES } from "../../src/limits.ts";
+import { FileCipher } from "./file-cipher.ts";
 import { O_CLOEXEC, readFully, readSome, systemCall, writeAll } from "./file-io.ts";
 import { HEADER_PREFIX_BYTES, headerSizeBytes } from "./header.ts";
 import { openUnnamed } from "./output-file.ts";
@@ -17,6 +18,14 @@ export interface SpoolOptions {
   readonly maxBytes?: number;
 }
 
+/** An open file for a Worker. */
+export interface SharedInput {
+  readonly fd: number;
+  readonly what: string;
+  readonly key: Uint8Array | undefined;
+  readonly fileId: string;
+}
+
 /** A file that is read at random. Owns its fd. */
 export class FileInput implements Disposable {
   readonly fd: number;
@@ -24,6 +33,8 @@ export class FileInput implements Disposable {
   /** Undefined for a file without a name. */
   readonly path: string | undefined;
   readonly sizeBytes: number;
+  /** Set once the file's key is known. */
+  cipher: FileCipher | undefined;
   #isOpen = true;
   #isOwned = true;
   #buffer = new Uint8Array(0);
@@ -47,10 +58,16 @@ export class FileInput implements Disposable {
   }
 
   /** For another thread: the fd stays the owner's. */
-  static borrow(fd: number, what: string): FileInput {
+  static borrow({ fd, what, key, fileId }: SharedInput): FileInput {
     const input = new FileInput(fd, what);
     input.#isOwned = false;
+    if (key !== undefined) input.cipher = new FileCipher(key, fileId);
     return input;
+  }
+
+  /** What another thread needs to read it as well. */
+  share(): SharedInput {
+    return { fd: this.fd, what: this.what, key: this.cipher?.key, fileId: this.cipher?.fileId ?? "" };
   }
 
   /** Copies a pipe to an unnamed file; `fd` stays the caller's. @throws SyscallError, FormatError */

@@ -1,7 +1,8 @@
 import { MAX_SNAPSHOT_BATCH_EXTENTS, MAX_SNAPSHOT_FRAME_BYTES } from "../../src/limits.ts";
 import { viewOf } from "./bytes.ts";
 import { frameBoundBytes } from "./compression.ts";
-import { EXTENT_ENTRY_BYTES, type Extent, encodeExtent, type Frame } from "./extent.ts";
+import { EXTENT_ENTRY_BYTES, type Extent, encodeExtent, type Frame, LAST_FRAME } from "./extent.ts";
+import { type FileCipher, SEAL_TAG_BYTES } from "./file-cipher.ts";
 import { WINDOW_PAGES } from "./pack-window.ts";
 import { RECORD_CHECKSUM_BYTES, RECORD_HEAD_BYTES, RecordFlag, RecordType } from "./record.ts";
 import type { RecordOutput } from "./record-output.ts";
@@ -71,15 +72,65 @@ export class FrameBatch {
     view.setUint32(tableStart - BATCH_HEAD_BYTES, extents.length, true);
     view.setUint32(tableStart - BATCH_HEAD_BYTES + 4, 0, true);
     buffer.fill(0, tableStart, FRAMES_START);
+    if (this.#output.cipher !== undefined) {
+      this.#flushSealed(buffer, this.#output.cipher);
+      return;
+    }
     const toFile = this.#output.position - recordStart;
     for (const [index, extent] of extents.entries()) {
       const frame = extent.frame as Mutable<Frame> | undefined;
-      if (frame !== undefined && frame.offset < 0) frame.offset = -frame.offset + toFile;
+      if (frame !== undefined && frame.offset < 0) frame.offset = toFile - frame.offset;
       encodeExtent(view, tableStart + index * EXTENT_ENTRY_BYTES, extent);
     }
     const room = buffer.subarray(recordStart, this.#fill + RECORD_CHECKSUM_BYTES);
     const id = BigInt(this.#output.entries.length);
-    this.#output.recordInPlace(RecordType.extents, RecordFlag.critical, id, room);
+    this.#output.storedRecord(RecordType.extents, RecordFlag.critical, id, room);
+    this.#reset();
+  }
+
+  /** The count, then the sealed table, then each frame sealed by itself: frames are read at random. */
+  #flushSealed(buffer: Uint8Array, cipher: FileCipher): void {
+    const extents = this.#extents;
+    const recordId = BigInt(this.#output.entries.length);
+    const frames = [...new Set(extents.map(({ frame }) => frame as Mutable<Frame> | undefined))].filter(
+      (frame) => frame !== undefined && frame.offset < 0,
+    ) as Mutable<Frame>[];
+    frames.sort((a, b) => b.offset - a.offset);
+    const payloadStart = this.#output.position + RECORD_HEAD_BYTES;
+    const table = new Uint8Array(extents.length * EXTENT_ENTRY_BYTES);
+    let position = payloadStart + BATCH_HEAD_BYTES + table.length + SEAL_TAG_BYTES;
+    const sealed = frames.map((frame, index) => {
+      const isLast = index === frames.length - 1;
+      const place = { position, type: RecordType.extents, recordId, frameNumber: index + 1, isLast };
+      const bytes = cipher.seal(buffer.subarray(-frame.offset, -frame.offset + frame.sizeBytes), place);
+      frame.offset = position;
+      frame.sizeBytes = bytes.length;
+      frame.sealNumber = index + 1 + (isLast ? LAST_FRAME : 0);
+      position += bytes.length;
+      return bytes;
+    });
+    for (const [index, extent] of extents.entries()) {
+      encodeExtent(viewOf(table), index * EXTENT_ENTRY_BYTES, extent);
+    }
+    const tablePlace = {
+      position: payloadStart + BATCH_HEAD_BYTES,
+      type: RecordType.extents,
+      recordId,
+      frameNumber: 0,
+    };
+    const room = new Uint8Array(position - payloadStart + RECORD_HEAD_BYTES + RECORD_CHECKSUM_BYTES);
+    viewOf(room).setUint32(RECORD_HEAD_BYTES, extents.length, true);
+    let at = RECORD_HEAD_BYTES + BATCH_HEAD_BYTES;
+    for (const bytes of [cipher.seal(table, { ...tablePlace, isLast: frames.length === 0 }), ...sealed]) {
+      room.set(bytes, at);
+      at += bytes.length;
+    }
+    const flags = RecordFlag.critical | RecordFlag.encrypted;
+    this.#output.storedRecord(RecordType.extents, flags, recordId, room);
+    this.#reset();
+  }
+
+  #reset(): void {
     this.#extents = [];
     this.#fill = FRAMES_START;
   }

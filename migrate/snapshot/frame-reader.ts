@@ -4,10 +4,13 @@ import { xxh3 } from "../../src/state/mod.ts";
 import { createZstd, decompressFrame, type Zstd } from "./compression.ts";
 import type { Extent, Frame } from "./extent.ts";
 import type { FileInput } from "./file-input.ts";
+import { framePlace } from "./frame-place.ts";
 
 /** What of an extent is needed to read it. */
 export type FramePart = Pick<Extent, "regionId" | "offset" | "sizeBytes" | "skipBytes"> & {
   readonly frame: Frame;
+  /** Of the record that the frame is in: needed where it is sealed. */
+  readonly recordId?: bigint;
 };
 
 /** Unpacks frames and checks them. The last one is kept: extents that share it often follow each other. */
@@ -28,10 +31,12 @@ export class FrameReader {
     return this.#plain.subarray(skipBytes, skipBytes + sizeBytes);
   }
 
-  #unpack(input: FileInput, { frame, regionId, offset }: FramePart): void {
+  #unpack(input: FileInput, { frame, regionId, offset, recordId }: FramePart): void {
     this.#kept = undefined;
     const plain = this.#plain.subarray(0, frame.plainBytes);
-    const bytes = input.read(frame.offset, frame.sizeBytes, "extent");
+    const stored = input.read(frame.offset, frame.sizeBytes, "extent");
+    const bytes =
+      input.cipher?.open(stored, framePlace(frame, recordId ?? 0n), `memory region ${regionId}`) ?? stored;
     this.#zstd ??= createZstd();
     decompressFrame(this.#zstd, plain, bytes, `memory region ${regionId}`, frame.offset);
     if (xxh3(plain) !== frame.checksum) {

@@ -3,7 +3,7 @@ import { CompatibilityError, FormatError, UsageError } from "../../src/errors.ts
 import { MAX_SNAPSHOT_HEADER_BYTES } from "../../src/limits.ts";
 import { xxh3 } from "../../src/state/mod.ts";
 import { viewOf } from "./bytes.ts";
-import { type SnapshotHeader, validateHeader } from "./manifest.ts";
+import { type SealedHeader, type SnapshotHeader, validateHeader } from "./manifest.ts";
 
 /** "VHUSNAP" and a zero byte. */
 export const SNAPSHOT_MAGIC: Uint8Array = new TextEncoder().encode("VHUSNAP\0");
@@ -33,20 +33,25 @@ export interface HeaderFields {
   readonly host?: { readonly kernel: string; readonly architecture: string; readonly cpu: string };
 }
 
+export type FullHeader = ReturnType<typeof fullHeader>;
+
+/** What the caller said, with the rest filled in. */
+export function fullHeader(fields: HeaderFields) {
+  return {
+    writer: fields.writer,
+    createdAt: fields.createdAt ?? new Date().toISOString(),
+    id: fields.id ?? crypto.randomUUID(),
+    runState: fields.runState,
+    machine: fields.machine,
+    vmm: fields.vmm,
+    host: fields.host ?? { kernel: release(), architecture: arch(), cpu: cpus()[0]?.model ?? "unknown" },
+    labels: fields.labels ?? {},
+  };
+}
+
 /** magic[8], u32 version, u32 length, JSON, u64 xxh3 of all before. @throws UsageError */
-export function encodeHeader(fields: HeaderFields, version = SNAPSHOT_VERSION): Uint8Array {
-  const json = new TextEncoder().encode(
-    JSON.stringify({
-      writer: fields.writer,
-      createdAt: fields.createdAt ?? new Date().toISOString(),
-      id: fields.id ?? crypto.randomUUID(),
-      runState: fields.runState,
-      machine: fields.machine,
-      vmm: fields.vmm,
-      host: fields.host ?? { kernel: release(), architecture: arch(), cpu: cpus()[0]?.model ?? "unknown" },
-      labels: fields.labels ?? {},
-    }),
-  );
+export function encodeHeader(header: FullHeader | SealedHeader, version = SNAPSHOT_VERSION): Uint8Array {
+  const json = new TextEncoder().encode(JSON.stringify(header));
   if (json.length > MAX_SNAPSHOT_HEADER_BYTES) {
     throw new UsageError(
       `the snapshot's header has ${json.length} bytes, at most ${MAX_SNAPSHOT_HEADER_BYTES} fit`,
@@ -82,7 +87,8 @@ export function headerSizeBytes(prefix: Uint8Array): number {
 /** @throws FormatError, CompatibilityError */
 export function decodeHeader(bytes: Uint8Array): {
   readonly formatVersion: number;
-  readonly header: SnapshotHeader;
+  /** Of an encrypted file, little is to be seen before the manifest is opened. */
+  readonly header: SnapshotHeader | SealedHeader;
   readonly checksum: bigint;
 } {
   const covered = bytes.length - CHECKSUM_BYTES;

@@ -2,10 +2,11 @@ import { FormatError } from "../../src/errors.ts";
 import { MAX_SNAPSHOT_BATCH_EXTENTS, MAX_STATE_SECTION_BYTES } from "../../src/limits.ts";
 import { viewOf } from "./bytes.ts";
 import { decodeExtent, EXTENT_ENTRY_BYTES, type Extent } from "./extent.ts";
+import { SEAL_TAG_BYTES } from "./file-cipher.ts";
 import type { FileInput } from "./file-input.ts";
 import { BATCH_HEAD_BYTES } from "./frame-batch.ts";
 import { livingExtents } from "./living-extents.ts";
-import { RECORD_HEAD_BYTES, type RecordEntry, RecordType } from "./record.ts";
+import { RECORD_HEAD_BYTES, type RecordEntry, RecordFlag, RecordType } from "./record.ts";
 import { readPayload, type SnapshotStructure } from "./structure.ts";
 
 const STREAM_TYPES: ReadonlySet<number> = new Set([
@@ -50,11 +51,29 @@ function batchExtents(input: FileInput, entry: RecordEntry): Extent[] {
   if (count === 0 || count > MAX_SNAPSHOT_BATCH_EXTENTS || tableEnd > payload.length) {
     throw new FormatError(`a batch of ${count} extents is outside the limits`, "extents", offset);
   }
+  const table = openTable(input, entry, payload, count, tableEnd);
   const extents: Extent[] = [];
-  for (let at = BATCH_HEAD_BYTES; at < tableEnd; at += EXTENT_ENTRY_BYTES) {
-    extents.push(decodeExtent(viewOf(payload), at, offset + at, offset + payload.length));
+  for (let at = 0; at < table.length; at += EXTENT_ENTRY_BYTES) {
+    extents.push(decodeExtent(viewOf(table), at, offset + BATCH_HEAD_BYTES + at, offset + payload.length));
   }
   return extents;
+}
+
+function openTable(
+  input: FileInput,
+  { offset, flags, type, id }: RecordEntry,
+  payload: Uint8Array,
+  count: number,
+  tableEnd: number,
+): Uint8Array {
+  if ((flags & RecordFlag.encrypted) === 0) return payload.subarray(BATCH_HEAD_BYTES, tableEnd);
+  const end = tableEnd + SEAL_TAG_BYTES;
+  if (input.cipher === undefined || end > payload.length) {
+    throw new FormatError(`a sealed table of ${count} extents does not fit`, "extents", offset);
+  }
+  const position = offset + RECORD_HEAD_BYTES + BATCH_HEAD_BYTES;
+  const place = { position, type, recordId: id, frameNumber: 0, isLast: end === payload.length };
+  return input.cipher.open(payload.subarray(BATCH_HEAD_BYTES, end), place, "extents");
 }
 
 function expectStreams({ index }: SnapshotStructure): void {
@@ -87,6 +106,7 @@ function isEqual(a: Extent, b: Extent | undefined): boolean {
     a.frame?.offset === b.frame?.offset &&
     a.frame?.sizeBytes === b.frame?.sizeBytes &&
     a.frame?.plainBytes === b.frame?.plainBytes &&
-    a.frame?.checksum === b.frame?.checksum
+    a.frame?.checksum === b.frame?.checksum &&
+    a.frame?.sealNumber === b.frame?.sealNumber
   );
 }

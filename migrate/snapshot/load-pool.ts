@@ -39,7 +39,7 @@ export async function loadFrames(
   if (workerCount > 1 && totalBytes >= LEAST_POOL_BYTES) {
     await loadInWorkers(
       workerCount,
-      { memory: table.memory, files: inputs, targetFd },
+      { memory: table.memory, files: inputs.map((input) => input.share()), targetFd },
       report,
       options.signal,
     );
@@ -54,12 +54,11 @@ export async function loadFrames(
 
 async function loadInWorkers(
   workerCount: number,
-  { memory, files, targetFd }: LoadSetup,
+  setup: LoadSetup,
   report: () => void,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  const setup: LoadSetup = { memory, files: files.map(({ fd, what }) => ({ fd, what })), targetFd };
-  const { counters } = new LoadTable(memory);
+  const { counters } = new LoadTable(setup.memory);
   const stop = () => Atomics.store(counters, LoadCounter.stopped, 1);
   const timer = setInterval(report, PROGRESS_INTERVAL_MS);
   signal?.addEventListener("abort", stop);

@@ -6,8 +6,8 @@ import type { FramePart } from "./frame-reader.ts";
 export const LoadCounter = { next: 0, pagesDone: 1, stopped: 2 } as const;
 
 const COUNTER_BYTES = 64;
-/** u32 file, u32 region, f64 frame offset, u64 xxh3, u32 frame size, u32 plain, u32 skip, u32 size, f64 offset. */
-const ENTRY_BYTES = 48;
+/** u32 file, u32 region, f64 frame offset, u64 xxh3, u32 frame size, u32 plain, u32 skip, u32 size, f64 offset, u64 record, u32 seal number. */
+const ENTRY_BYTES = 64;
 
 /** A part of a frame in one of the open files, and where in the region it goes. */
 export interface LoadEntry extends FramePart {
@@ -43,14 +43,17 @@ export class LoadTable {
         checksum: view.getBigUint64(at + 16, true),
         sizeBytes: view.getUint32(at + 24, true),
         plainBytes: view.getUint32(at + 28, true),
+        sealNumber: view.getUint32(at + 56, true),
       },
       skipBytes: view.getUint32(at + 32, true),
       sizeBytes: view.getUint32(at + 36, true),
       offset: view.getFloat64(at + 40, true),
+      recordId: view.getBigUint64(at + 48, true),
     };
   }
 
-  #set(index: number, { fileNumber, regionId, frame, skipBytes, sizeBytes, offset }: LoadEntry): void {
+  #set(index: number, entry: LoadEntry): void {
+    const { fileNumber, regionId, frame, skipBytes, sizeBytes, offset } = entry;
     const [view, at] = [this.#view, COUNTER_BYTES + index * ENTRY_BYTES];
     view.setUint32(at, fileNumber, true);
     view.setUint32(at + 4, regionId, true);
@@ -61,5 +64,7 @@ export class LoadTable {
     view.setUint32(at + 32, skipBytes, true);
     view.setUint32(at + 36, sizeBytes, true);
     view.setFloat64(at + 40, offset, true);
+    view.setBigUint64(at + 48, entry.recordId ?? 0n, true);
+    view.setUint32(at + 56, frame.sealNumber ?? 0, true);
   }
 }

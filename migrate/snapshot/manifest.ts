@@ -5,14 +5,19 @@ import {
   MAX_MEM_SLOTS,
   MAX_QUEUE_SIZE,
   MAX_SNAPSHOT_CHAIN,
+  MAX_SNAPSHOT_KEYS,
   MAX_SNAPSHOT_REGION_BYTES,
 } from "../../src/limits.ts";
+import { CIPHER_NAME } from "./file-cipher.ts";
 import { upgradeHeader } from "./upgrades.ts";
 
 /** Memory is saved in multiples of this. */
 export const MEMORY_PAGE_BYTES = 4096;
 
 export type SnapshotHeader = z.infer<Schemas["header"]>;
+/** All that an encrypted file shows. */
+export type SealedHeader = z.infer<Schemas["sealedHeader"]>;
+export type SnapshotKeys = z.infer<Schemas["keys"]>;
 export type SnapshotManifest = z.infer<Schemas["manifest"]>;
 export type SnapshotDevice = SnapshotManifest["devices"][number];
 export type SnapshotParent = z.infer<Schemas["parent"]>;
@@ -22,9 +27,10 @@ type Schemas = ReturnType<typeof makeSchemas>;
 let schemas: Schemas | undefined;
 
 /** Of any version up to ours; what comes out is of ours. @throws FormatError */
-export function validateHeader(json: Uint8Array, formatVersion: number): SnapshotHeader {
-  const { header, jsonObject } = loadSchemas();
+export function validateHeader(json: Uint8Array, formatVersion: number): SnapshotHeader | SealedHeader {
+  const { header, sealedHeader, jsonObject } = loadSchemas();
   const given = parse(jsonObject, json, "header", 16);
+  if (formatVersion > 0 && given.cipher !== undefined) return check(sealedHeader, given, "header", 16);
   return check(header, upgradeHeader(given, formatVersion), "header", 16);
 }
 
@@ -36,6 +42,21 @@ export function decodeManifest(json: Uint8Array, offset: number): SnapshotManife
 /** @throws FormatError */
 export function decodeMemoryMap(json: Uint8Array, offset: number): SnapshotRegion[] {
   return parse(loadSchemas().memoryMap, json, "memory map", offset).regions;
+}
+
+/** The header that an encrypted file has in its manifest. @throws FormatError */
+export function headerInManifest(manifest: SnapshotManifest, offset: number): SnapshotHeader {
+  return check(loadSchemas().header, manifest.header, "header in the manifest", offset);
+}
+
+/** @throws FormatError */
+export function decodeKeys(json: Uint8Array, offset: number): SnapshotKeys {
+  return parse(loadSchemas().keys, json, "keys", offset);
+}
+
+/** @throws UsageError */
+export function encodeKeys(keys: SnapshotKeys): Uint8Array {
+  return encode(loadSchemas().keys, keys, "keys");
 }
 
 /** @throws FormatError */
@@ -109,13 +130,40 @@ function makeSchemas() {
     memory: z.looseObject({ totalBytes: size }),
   });
   const memoryMap = memoryMapSchema(z, u32, size);
+  const { parent, sealedHeader, keys } = fileSchemas(z);
+  return {
+    header,
+    sealedHeader,
+    keys,
+    manifest,
+    memoryMap,
+    parent,
+    jsonObject: z.record(z.string(), z.unknown()),
+  };
+}
+
+/** What a file says of itself and its parent. */
+function fileSchemas(z: typeof import("zod")["z"]) {
   const parent = z.looseObject({
     root: z.string().regex(/^[0-9a-f]{64}$/),
     id: z.string(),
     depth: z.number().int().min(1).max(MAX_SNAPSHOT_CHAIN),
     file: z.string(),
   });
-  return { header, manifest, memoryMap, parent, jsonObject: z.record(z.string(), z.unknown()) };
+  const sealedHeader = z.looseObject({ id: z.string(), cipher: z.literal(CIPHER_NAME) });
+  const keys = z.looseObject({
+    keys: z
+      .array(
+        z.looseObject({
+          kind: z.enum(["recipients", "passphrase"]),
+          count: z.number().int().min(1),
+          age: z.base64(),
+        }),
+      )
+      .min(1)
+      .max(MAX_SNAPSHOT_KEYS),
+  });
+  return { parent, sealedHeader, keys };
 }
 
 function memoryMapSchema(z: typeof import("zod")["z"], u32: z.ZodNumber, size: z.ZodNumber) {

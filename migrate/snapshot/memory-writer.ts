@@ -5,8 +5,10 @@ import { createZstd, DEFAULT_LEVEL, frameBoundBytes } from "./compression.ts";
 import { CompressionPool, type Window } from "./compression-pool.ts";
 import type { ParentSetup } from "./compression-worker.ts";
 import type { Extent, Frame } from "./extent.ts";
+import { SEAL_TAG_BYTES } from "./file-cipher.ts";
 import { readFully } from "./file-io.ts";
 import { FrameBatch, type Mutable } from "./frame-batch.ts";
+import { framePlace, recordIdAt } from "./frame-place.ts";
 import type { MemoryStats } from "./index-table.ts";
 import { livingExtents } from "./living-extents.ts";
 import { LoadTable } from "./load-table.ts";
@@ -185,7 +187,7 @@ export class MemoryWriter implements Disposable {
   #parentSetup(): ParentSetup | undefined {
     if (this.#base === undefined) return undefined;
     this.#baseTable ??= tableOf(this.#base);
-    return { table: this.#baseTable.memory, files: this.#base.inputs.map(({ fd, what }) => ({ fd, what })) };
+    return { table: this.#baseTable.memory, files: this.#base.inputs.map((input) => input.share()) };
   }
 
   #parentPages(): ParentPages | undefined {
@@ -262,13 +264,16 @@ export class MemoryWriter implements Disposable {
    * from equal frames come equal bytes, and one compressor makes the same frame of the same bytes.
    */
   #isSame(known: Frame, bytes: Uint8Array): boolean {
-    if (known.sizeBytes !== bytes.length) return false;
     const open = this.#batch.openFrame(known);
     if (open !== undefined) return Buffer.compare(open, bytes) === 0;
-    this.#scratch ??= new Uint8Array(frameBoundBytes(MAX_SNAPSHOT_FRAME_BYTES));
+    const { cipher } = this.#output;
+    if (known.sizeBytes !== bytes.length + (cipher === undefined ? 0 : SEAL_TAG_BYTES)) return false;
+    this.#scratch ??= new Uint8Array(frameBoundBytes(MAX_SNAPSHOT_FRAME_BYTES) + SEAL_TAG_BYTES);
     const stored = this.#scratch.subarray(0, known.sizeBytes);
     readFully(this.#output.fd, stored, known.offset, this.#output.what, "extent");
-    return Buffer.compare(stored, bytes) === 0;
+    if (cipher === undefined) return Buffer.compare(stored, bytes) === 0;
+    const place = framePlace(known, recordIdAt(this.#output.entries, known.offset));
+    return Buffer.compare(cipher.open(stored, place, "extent"), bytes) === 0;
   }
 
   #add(extent: Mutable<Extent>): void {

@@ -1,6 +1,7 @@
 /** The snapshot container (.vhu): docs/snapshot-format.md. */
 export { type CompressionBackend, compressionBackend } from "./compression.ts";
 export type { Extent, ExtentKind, Frame } from "./extent.ts";
+export { type Credentials, describeKeys, type EncryptTo, type NewFileKey, newFileKey } from "./file-keys.ts";
 export { type HeaderFields, SNAPSHOT_MAGIC, SNAPSHOT_VERSION } from "./header.ts";
 export type { MemoryStats, StreamEntry } from "./index-table.ts";
 export {
@@ -14,5 +15,6 @@ export type { ParentLink } from "./parent-link.ts";
 export { type RecordEntry, RecordFlag, RecordType, recordTypeName } from "./record.ts";
 export { type MemoryPiece, type OpenOptions, type RecordListing, SnapshotReader } from "./snapshot-reader.ts";
 export { type SnapshotSummary, SnapshotWriter, type WriterOptions } from "./snapshot-writer.ts";
+export { type LockedSnapshot, lockedSnapshot, unlockSnapshot } from "./unlock.ts";
 export type { VerifyOptions, VerifyProblem, VerifyResult } from "./verify.ts";
 export { verifySnapshot } from "./verify-snapshot.ts";

@@ -2,18 +2,25 @@ import assert from "node:assert/strict";
 import { UsageError } from "../../src/errors.ts";
 import { MAX_SNAPSHOT_RECORD_BYTES, MAX_SNAPSHOT_RECORDS } from "../../src/limits.ts";
 import { viewOf } from "./bytes.ts";
+import type { FileCipher } from "./file-cipher.ts";
+import { SEAL_TAG_BYTES } from "./file-cipher.ts";
 import { writeAll } from "./file-io.ts";
-import { encodeHeader, type HeaderFields } from "./header.ts";
+import { encodeHeader, type FullHeader } from "./header.ts";
+import type { SealedHeader } from "./manifest.ts";
 import {
   encodeRecordHead,
   RECORD_CHECKSUM_BYTES,
   RECORD_HEAD_BYTES,
   RECORD_OVERHEAD_BYTES,
   type RecordEntry,
+  RecordFlag,
   type RecordHead,
   RecordType,
   recordChecksum,
 } from "./record.ts";
+
+/** What can be read without a key. */
+const PLAIN_TYPES: ReadonlySet<number> = new Set([RecordType.keys, RecordType.signature, RecordType.end]);
 
 /** How bytes get into the file; tests put faults here. */
 export type WriteCall = (fd: number, bytes: Uint8Array, what: string) => void;
@@ -26,6 +33,8 @@ export class RecordOutput {
   readonly entries: RecordEntry[] = [];
   readonly #writeAll: WriteCall;
   #position = 0;
+  /** From when it is set on, payloads are sealed. */
+  cipher: FileCipher | undefined;
 
   constructor(fd: number, what: string, write: WriteCall = writeAll) {
     this.fd = fd;
@@ -38,22 +47,41 @@ export class RecordOutput {
     return this.#position;
   }
 
-  header(fields: HeaderFields): void {
-    const bytes = encodeHeader(fields);
+  header(header: FullHeader | SealedHeader): void {
+    const bytes = encodeHeader(header);
     this.#write(bytes);
     const checksum = viewOf(bytes).getBigUint64(bytes.length - RECORD_CHECKSUM_BYTES, true);
     const payloadBytes = bytes.length - RECORD_OVERHEAD_BYTES;
     this.entries.push({ type: RecordType.header, flags: 0, id: 0n, payloadBytes, offset: 0, checksum });
   }
 
-  record(type: number, flags: number, id: bigint, payload: Uint8Array): void {
+  /** Returns the payload as it is in the file. */
+  record(type: number, flags: number, id: bigint, payload: Uint8Array): Uint8Array {
     const room = new Uint8Array(RECORD_HEAD_BYTES + payload.length + RECORD_CHECKSUM_BYTES);
     room.set(payload, RECORD_HEAD_BYTES);
-    this.recordInPlace(type, flags, id, room);
+    return this.recordInPlace(type, flags, id, room);
   }
 
   /** As `record`, where the caller left room for head and checksum around the payload: no copy, one write. */
-  recordInPlace(type: number, flags: number, id: bigint, room: Uint8Array): void {
+  recordInPlace(type: number, flags: number, id: bigint, room: Uint8Array): Uint8Array {
+    if (this.cipher === undefined || PLAIN_TYPES.has(type)) {
+      return this.storedRecord(type, flags, id, room);
+    }
+    const payload = room.subarray(RECORD_HEAD_BYTES, room.length - RECORD_CHECKSUM_BYTES);
+    const place = {
+      position: this.#position + RECORD_HEAD_BYTES,
+      type,
+      recordId: id,
+      frameNumber: 0,
+      isLast: true,
+    };
+    const sealed = new Uint8Array(room.length + SEAL_TAG_BYTES);
+    sealed.set(this.cipher.seal(payload, place), RECORD_HEAD_BYTES);
+    return this.storedRecord(type, flags | RecordFlag.encrypted, id, sealed);
+  }
+
+  /** As `recordInPlace`, with a payload that is as it will be in the file. */
+  storedRecord(type: number, flags: number, id: bigint, room: Uint8Array): Uint8Array {
     const payloadBytes = room.length - RECORD_OVERHEAD_BYTES;
     assert(payloadBytes >= 0);
     if (payloadBytes > MAX_SNAPSHOT_RECORD_BYTES || this.entries.length >= MAX_SNAPSHOT_RECORDS) {
@@ -67,6 +95,7 @@ export class RecordOutput {
     const offset = this.#position;
     this.#write(room);
     this.entries.push({ ...fields, offset, checksum });
+    return room.subarray(RECORD_HEAD_BYTES, RECORD_HEAD_BYTES + payloadBytes);
   }
 
   #write(bytes: Uint8Array): void {

@@ -3,15 +3,22 @@ import type { Extent } from "./extent.ts";
 /** An extent, and which file of a chain its frame is in: 0 the file itself, 1 its parent, … */
 export interface ResolvedExtent extends Extent {
   readonly fileNumber: number;
+  /** Of the record that the frame is in. */
+  readonly recordId: bigint;
 }
 
 /** Puts the parent's extents where a file says "as in the parent". Both cover the region, in order. */
-export function resolveExtents(own: readonly Extent[], parent: readonly ResolvedExtent[]): ResolvedExtent[] {
+export function resolveExtents(
+  own: readonly Extent[],
+  parent: readonly ResolvedExtent[],
+  recordIdOf: (offset: number) => bigint,
+): ResolvedExtent[] {
   const resolved: ResolvedExtent[] = [];
   let first = 0;
   for (const extent of own) {
     if (extent.kind !== "parent") {
-      resolved.push({ ...extent, fileNumber: 0 });
+      const recordId = extent.frame === undefined ? 0n : recordIdOf(extent.frame.offset);
+      resolved.push({ ...extent, fileNumber: 0, recordId });
       continue;
     }
     const end = extent.offset + extent.sizeBytes;

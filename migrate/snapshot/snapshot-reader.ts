@@ -5,6 +5,7 @@ import type { Extent, Frame } from "./extent.ts";
 import { ExtentTable } from "./extent-table.ts";
 import { FileInput, type SpoolOptions } from "./file-input.ts";
 import { findParent } from "./find-parent.ts";
+import { recordIdAt } from "./frame-place.ts";
 import { FrameReader } from "./frame-reader.ts";
 import type { MemoryStats, StreamEntry } from "./index-table.ts";
 import { type LoadProgress, loadFrames } from "./load-pool.ts";
@@ -19,6 +20,8 @@ import { type VerifyOptions, type VerifyResult, verifyStructure } from "./verify
 export interface OpenOptions {
   /** Files that may be the parents of an incremental snapshot; looked at before those beside it. */
   readonly parents?: readonly string[];
+  /** Of an encrypted file; `unlockSnapshot` finds it. */
+  readonly fileKey?: Uint8Array;
 }
 
 /** A range of memory: bytes, or zeros of any length. */
@@ -55,21 +58,22 @@ export class SnapshotReader implements Disposable {
     this.#input = input;
     this.#options = options;
     this.#rootsAbove = rootsAbove;
-    this.#structure = readStructure(input);
+    this.#structure = readStructure(input, options.fileKey);
     this.#extents = new ExtentTable(this.#structure);
   }
 
   /** @throws FormatError, CompatibilityError, SyscallError */
   static open(path: string, options: OpenOptions = {}): SnapshotReader {
-    return SnapshotReader.#over(FileInput.open(path), options);
+    return SnapshotReader.over(FileInput.open(path), options);
   }
 
   /** Reads a pipe to its end into an unnamed file first; `fd` stays the caller's. */
   static fromFd(fd: number, options: OpenOptions & SpoolOptions = {}): SnapshotReader {
-    return SnapshotReader.#over(FileInput.spool(fd, options), options);
+    return SnapshotReader.over(FileInput.spool(fd, options), options);
   }
 
-  static #over(
+  /** Over an open file, which it takes. */
+  static over(
     input: FileInput,
     options: OpenOptions,
     rootsAbove: ReadonlySet<string> = new Set(),
@@ -123,9 +127,14 @@ export class SnapshotReader implements Disposable {
   openParent(): SnapshotReader | undefined {
     const link = this.parent;
     if (link === undefined || this.#parent !== undefined) return this.#parent;
-    const path = findParent(link, this.#input.path, this.#options.parents ?? []);
+    const { parents = [] } = this.#options;
+    return this.adoptParent(findParent(link, this.#input.path, parents), { parents });
+  }
+
+  /** As `openParent`, where the file was found and unlocked. */
+  adoptParent(path: string, options: OpenOptions): SnapshotReader {
     const rootsAbove = new Set([...this.#rootsAbove, this.root]);
-    const parent = SnapshotReader.#over(FileInput.open(path), this.#options, rootsAbove);
+    const parent = SnapshotReader.over(FileInput.open(path), options, rootsAbove);
     try {
       requireParentOf(this, parent, rootsAbove);
     } catch (error) {
@@ -134,6 +143,10 @@ export class SnapshotReader implements Disposable {
     }
     this.#parent = parent;
     return parent;
+  }
+
+  get isEncrypted(): boolean {
+    return this.#input.cipher !== undefined;
   }
 
   /** Undefined for a snapshot that came through a pipe. */
@@ -168,7 +181,8 @@ export class SnapshotReader implements Disposable {
   resolvedExtents(regionId: number): readonly ResolvedExtent[] {
     const own = this.extents(regionId);
     const isWhole = own.every(({ kind }) => kind !== "parent");
-    return resolveExtents(own, isWhole ? [] : (this.openParent()?.resolvedExtents(regionId) ?? []));
+    const below = isWhole ? [] : (this.openParent()?.resolvedExtents(regionId) ?? []);
+    return resolveExtents(own, below, (offset) => recordIdAt(this.#structure.index.records, offset));
   }
 
   /** The open files of the chain, by `fileNumber`. */
@@ -177,8 +191,11 @@ export class SnapshotReader implements Disposable {
   }
 
   /** The content of an extent, at most 1 MiB; valid until the next call. @throws FormatError */
-  readExtent(extent: Extent & { readonly frame: Frame; readonly fileNumber?: number }): Uint8Array {
-    return this.#frames.read(this.inputs[extent.fileNumber ?? 0] as FileInput, extent);
+  readExtent(
+    extent: Extent & { readonly frame: Frame; readonly fileNumber?: number; readonly recordId?: bigint },
+  ): Uint8Array {
+    const recordId = extent.recordId ?? recordIdAt(this.#structure.index.records, extent.frame.offset);
+    return this.#frames.read(this.inputs[extent.fileNumber ?? 0] as FileInput, { ...extent, recordId });
   }
 
   /**

@@ -3,9 +3,12 @@ import { basename } from "node:path";
 import { UsageError } from "../../src/errors.ts";
 import { MAX_SNAPSHOT_EXTENTS, MAX_STATE_SECTION_BYTES } from "../../src/limits.ts";
 import { END_RECORD_BYTES, encodeEnd } from "./end-record.ts";
-import type { HeaderFields } from "./header.ts";
+import { CIPHER_NAME, FileCipher } from "./file-cipher.ts";
+import type { NewFileKey } from "./file-keys.ts";
+import { type FullHeader, fullHeader, type HeaderFields } from "./header.ts";
 import { encodeIndex, type MemoryStats, type StreamEntry } from "./index-table.ts";
 import {
+  encodeKeys,
   encodeManifest,
   encodeMemoryMap,
   encodeParent,
@@ -23,6 +26,8 @@ import { StreamWriter } from "./stream-writer.ts";
 export interface WriterOptions {
   /** The snapshot that this one is based on: only what changed since is stored. Stays open until the writer is done. */
   readonly base?: SnapshotReader | undefined;
+  /** A key of its own for this file, from `newFileKey`: then it is encrypted. */
+  readonly fileKey?: NewFileKey | undefined;
   /** For tests: how bytes get into the file. */
   readonly write?: WriteCall;
 }
@@ -53,6 +58,7 @@ export class SnapshotWriter implements Disposable {
   readonly #streamKeys = new Set<string>();
   readonly #machineName: string | undefined;
   readonly #base: SnapshotReader | undefined;
+  #sealed: FullHeader | undefined;
   #hasManifest = false;
   #hasMemoryMap = false;
   #isOpen = true;
@@ -60,7 +66,7 @@ export class SnapshotWriter implements Disposable {
   private constructor(
     output: RecordOutput,
     header: HeaderFields,
-    { base }: WriterOptions,
+    { base, fileKey }: WriterOptions,
     target?: OutputFile,
   ) {
     this.#output = output;
@@ -68,7 +74,20 @@ export class SnapshotWriter implements Disposable {
     this.#machineName = header.machine?.name;
     this.#base = base;
     this.#memory = new MemoryWriter(output, target !== undefined, base);
-    output.header(header);
+    const full = fullHeader(header);
+    if (fileKey === undefined) output.header(full);
+    else {
+      // Who wrote it, when and of what stands in the sealed manifest.
+      this.#sealed = full;
+      output.header({ id: full.id, cipher: CIPHER_NAME });
+      output.record(
+        RecordType.keys,
+        RecordFlag.critical,
+        0n,
+        encodeKeys({ keys: fileKey.wrapped.map((key) => ({ ...key })) }),
+      );
+      output.cipher = new FileCipher(fileKey.key, full.id);
+    }
     if (base === undefined) return;
     const link = linkTo(base, basename(base.path ?? "the base"));
     output.record(RecordType.parent, RecordFlag.critical, 0n, encodeParent({ ...link }));
@@ -101,7 +120,12 @@ export class SnapshotWriter implements Disposable {
     this.#expectOpen();
     if (this.#hasManifest) throw new UsageError("a snapshot has one manifest");
     this.#hasManifest = true;
-    this.#output.record(RecordType.manifest, RecordFlag.critical, 0n, encodeManifest(manifest));
+    this.#output.record(
+      RecordType.manifest,
+      RecordFlag.critical,
+      0n,
+      encodeManifest(this.#sealed === undefined ? manifest : { ...manifest, header: this.#sealed }),
+    );
   }
 
   /** Once, before any memory. */
@@ -193,8 +217,8 @@ export class SnapshotWriter implements Disposable {
     }
     const indexOffset = this.#output.position;
     const payload = encodeIndex(this.#output.entries, this.#streams, extents, stats);
-    const root = new Uint8Array(Bun.CryptoHasher.hash("sha256", payload));
-    this.#output.record(RecordType.index, RecordFlag.critical, 0n, payload);
+    const stored = this.#output.record(RecordType.index, RecordFlag.critical, 0n, payload);
+    const root = new Uint8Array(Bun.CryptoHasher.hash("sha256", stored));
     const indexBytes = this.#output.position - indexOffset;
     const fileBytes = this.#output.position + END_RECORD_BYTES;
     const end = encodeEnd({ indexOffset, indexBytes, fileBytes, root });

@@ -7,7 +7,7 @@ import type { FileInput } from "./file-input.ts";
 import type { StreamEntry } from "./index-table.ts";
 import { chunkId, RECORD_HEAD_BYTES, type RecordEntry, recordTypeName } from "./record.ts";
 import { CHUNK_CODEC_ZSTD, CHUNK_HEAD_BYTES } from "./stream-writer.ts";
-import { readPayload, sectionOf } from "./structure.ts";
+import { openPayload, readPayload, sectionOf } from "./structure.ts";
 
 /** The chunks of a stream, each checked; at the end count, size and sha256 of the whole. @throws FormatError */
 export function* readStreamChunks(
@@ -55,7 +55,7 @@ export function* readStreamChunks(
 }
 
 function readChunk(input: FileInput, entry: RecordEntry, section: string, zstd: Zstd): Uint8Array {
-  const payload = readPayload(input, entry);
+  const payload = openPayload(input, entry, readPayload(input, entry));
   const offset = entry.offset + RECORD_HEAD_BYTES;
   if (payload.length < CHUNK_HEAD_BYTES) throw new FormatError("a chunk is too short", section, offset);
   const view = viewOf(payload);

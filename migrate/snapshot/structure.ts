@@ -1,21 +1,31 @@
 import { CompatibilityError, FormatError } from "../../src/errors.ts";
-import { MAX_SNAPSHOT_MANIFEST_BYTES, MAX_SNAPSHOT_RECORD_BYTES } from "../../src/limits.ts";
+import {
+  MAX_SNAPSHOT_HEADER_BYTES,
+  MAX_SNAPSHOT_MANIFEST_BYTES,
+  MAX_SNAPSHOT_RECORD_BYTES,
+} from "../../src/limits.ts";
 import { readU64, viewOf } from "./bytes.ts";
 import { decodeEnd, END_RECORD_BYTES } from "./end-record.ts";
+import { FileCipher, SEAL_TAG_BYTES } from "./file-cipher.ts";
 import type { FileInput } from "./file-input.ts";
 import { decodeHeader, HEADER_PREFIX_BYTES, headerSizeBytes } from "./header.ts";
 import { decodeIndex, type IndexTable } from "./index-table.ts";
 import {
+  decodeKeys,
   decodeManifest,
   decodeMemoryMap,
   decodeParent,
+  headerInManifest,
+  type SealedHeader,
   type SnapshotHeader,
+  type SnapshotKeys,
   type SnapshotManifest,
   type SnapshotParent,
   type SnapshotRegion,
 } from "./manifest.ts";
 import {
   MANDATORY_FLAGS_MASK,
+  RECORD_CHECKSUM_BYTES,
   RECORD_HEAD_BYTES,
   RECORD_OVERHEAD_BYTES,
   type RecordEntry,
@@ -51,6 +61,7 @@ const UNDERSTOOD: ReadonlySet<number> = new Set([
   RecordType.qemuStream,
   RecordType.machineState,
   RecordType.parent,
+  RecordType.keys,
   RecordType.index,
   RecordType.end,
 ]);
@@ -58,7 +69,7 @@ const UNDERSTOOD: ReadonlySet<number> = new Set([
 /** What stands at both ends of a file, checked against each other. */
 interface Frame {
   readonly formatVersion: number;
-  readonly header: SnapshotHeader;
+  readonly header: SnapshotHeader | SealedHeader;
   readonly headerBytes: number;
   readonly headerChecksum: bigint;
   readonly trailer: readonly RecordEntry[];
@@ -78,13 +89,15 @@ export function readRoot(input: FileInput): string {
  *
  * @throws FormatError, CompatibilityError for a version, flag or critical record that is not known, SyscallError
  */
-export function readStructure(input: FileInput): SnapshotStructure {
-  const { formatVersion, header, trailer, payload, indexOffset, root, ...frame } = readFrame(input);
+export function readStructure(input: FileInput, fileKey?: Uint8Array): SnapshotStructure {
+  const { formatVersion, header, trailer, indexOffset, root, ...frame } = readFrame(input);
+  if ("cipher" in header) input.cipher = cipherOf(header.id, fileKey);
+  const payload = openPayload(input, trailer[0] as RecordEntry, frame.payload);
   // Flags and types are only believed once their checksum has held: damage is not a newer version.
   for (const entry of trailer.slice(1)) readPayload(input, entry);
-  refuseUnknown(trailer);
+  refuseUnknown(trailer, input.cipher !== undefined);
   const index = decodeIndex(payload, indexOffset + RECORD_HEAD_BYTES, indexOffset);
-  refuseUnknown(index.records);
+  refuseUnknown(index.records, input.cipher !== undefined);
   const first = index.records[0] as RecordEntry;
   const isHeader = first.type === RecordType.header && first.checksum === frame.headerChecksum;
   if (!isHeader || first.payloadBytes + RECORD_OVERHEAD_BYTES !== frame.headerBytes) {
@@ -99,11 +112,12 @@ export function readStructure(input: FileInput): SnapshotStructure {
   };
   const manifest = json(RecordType.manifest, decodeManifest);
   if (manifest === undefined) throw new FormatError("the snapshot has no manifest", "index", indexOffset);
+  if (input.cipher !== undefined) expectSealed(index.records);
   const memoryMap = json(RecordType.memoryMap, decodeMemoryMap) ?? [];
   const parent = json(RecordType.parent, decodeParent);
   return {
     formatVersion,
-    header,
+    header: "cipher" in header ? headerInManifest(manifest, 0) : header,
     manifest,
     memoryMap,
     parent,
@@ -178,14 +192,60 @@ export function readPayload(input: FileInput, entry: RecordEntry): Uint8Array {
   return payload;
 }
 
-/** The file's header once more, against its entry in the index. @throws FormatError, CompatibilityError */
-export function readHeaderEntry(input: FileInput, entry: RecordEntry): SnapshotHeader {
-  const { header, checksum } = decodeHeader(
-    input.read(0, entry.payloadBytes + RECORD_OVERHEAD_BYTES, "header"),
+/** The payload of a record that is sealed, opened; of any other, as it is. Extents are opened piece by piece instead. */
+export function openPayload(
+  input: FileInput,
+  { offset, flags, type, id }: RecordEntry,
+  payload: Uint8Array,
+): Uint8Array {
+  if ((flags & RecordFlag.encrypted) === 0) return payload;
+  const section = sectionOf({ type, id });
+  const { cipher } = input;
+  if (cipher === undefined || payload.length < SEAL_TAG_BYTES) {
+    throw new FormatError("a record is sealed that cannot be", section, offset);
+  }
+  const place = { position: offset + RECORD_HEAD_BYTES, type, recordId: id, frameNumber: 0, isLast: true };
+  return cipher.open(payload, place, section);
+}
+
+/** Without this, somebody without the key could put a plain record into an encrypted file. */
+function expectSealed(records: readonly RecordEntry[]): void {
+  for (const { type, flags, offset } of records) {
+    if (type === RecordType.header || type === RecordType.keys || (flags & RecordFlag.encrypted) !== 0)
+      continue;
+    throw new FormatError("a record of an encrypted file is not sealed", recordTypeName(type), offset);
+  }
+}
+
+function cipherOf(fileId: string, key: Uint8Array | undefined): FileCipher {
+  if (key !== undefined) return new FileCipher(key, fileId);
+  throw new CompatibilityError(
+    "the snapshot is encrypted: give --identity FILE or --passphrase-file FILE",
+    {},
+    "LOCKED",
   );
+}
+
+/** What a file shows without its key; undefined for one that is not encrypted. @throws FormatError, CompatibilityError */
+export function readKeys(input: FileInput): SnapshotKeys | undefined {
+  const headerBytes = headerSizeBytes(input.read(0, HEADER_PREFIX_BYTES, "header"));
+  if (!("cipher" in decodeHeader(input.read(0, headerBytes, "header")).header)) return undefined;
+  const head = decodeHead(input.read(headerBytes, RECORD_HEAD_BYTES, "keys"), headerBytes);
+  if (head.type !== RecordType.keys || head.payloadBytes > MAX_SNAPSHOT_HEADER_BYTES) {
+    throw new FormatError("there are no keys behind the header of an encrypted file", "keys", headerBytes);
+  }
+  const sizeBytes = head.payloadBytes + RECORD_OVERHEAD_BYTES;
+  const stored = input.read(headerBytes, sizeBytes, "keys");
+  const checksum = viewOf(stored).getBigUint64(sizeBytes - RECORD_CHECKSUM_BYTES, true);
+  const payload = readPayload(input, { ...head, offset: headerBytes, checksum });
+  return decodeKeys(payload, headerBytes + RECORD_HEAD_BYTES);
+}
+
+/** The file's header once more, against its entry in the index. @throws FormatError, CompatibilityError */
+export function readHeaderEntry(input: FileInput, entry: RecordEntry): void {
+  const { checksum } = decodeHeader(input.read(0, entry.payloadBytes + RECORD_OVERHEAD_BYTES, "header"));
   if (checksum !== entry.checksum)
     throw new FormatError("the header is not the one that the index lists", "header", 0);
-  return header;
 }
 
 /** "device-state 2", "extents": the name of a record in an error. */
@@ -208,7 +268,7 @@ function readJson(input: FileInput, entry: RecordEntry): Uint8Array {
   if (entry.payloadBytes > MAX_SNAPSHOT_MANIFEST_BYTES) {
     throw new FormatError(`${entry.payloadBytes} bytes are above the limit`, sectionOf(entry), entry.offset);
   }
-  return readPayload(input, entry);
+  return openPayload(input, entry, readPayload(input, entry));
 }
 
 /** Walks from the index to the end record; their checksums are in the records themselves. */
@@ -240,14 +300,15 @@ function decodeHead(bytes: Uint8Array, offset: number): Omit<RecordEntry, "offse
   };
 }
 
-function refuseUnknown(entries: readonly RecordEntry[]): void {
+function refuseUnknown(entries: readonly RecordEntry[], isSealed: boolean): void {
   for (const { type, flags, offset } of entries) {
     if (type !== RecordType.header && (flags & RecordFlag.critical) === 0) continue;
     const unknownFlags = flags & MANDATORY_FLAGS_MASK & ~(RecordFlag.critical | RecordFlag.encrypted);
+    const isForSealed = type === RecordType.keys || (flags & RecordFlag.encrypted) !== 0;
     const reason = !UNDERSTOOD.has(type)
       ? "is not known"
-      : (flags & RecordFlag.encrypted) !== 0
-        ? "is encrypted"
+      : isForSealed && !isSealed
+        ? "is encrypted, in a file that is not,"
         : unknownFlags !== 0
           ? `has the unknown flags 0x${unknownFlags.toString(16)}`
           : undefined;

@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { END_RECORD_BYTES, encodeEnd } from "../../../migrate/snapshot/end-record.ts";
 import type { Extent } from "../../../migrate/snapshot/extent.ts";
+import { fullHeader } from "../../../migrate/snapshot/header.ts";
 import { encodeIndex, type StreamEntry } from "../../../migrate/snapshot/index-table.ts";
 import { encodeManifest, encodeMemoryMap } from "../../../migrate/snapshot/manifest.ts";
 import type { SnapshotManifest, SnapshotRegion } from "../../../migrate/snapshot/mod.ts";
@@ -67,7 +68,7 @@ export function forge(path: string, forgery: Forgery): void {
   const fd = openSync(path, "w+");
   try {
     const output = new RecordOutput(fd, path);
-    output.header(headerFields);
+    output.header(fullHeader(headerFields));
     output.record(RecordType.manifest, 1, 0n, encodeManifest(manifest));
     if (forgery.regions) output.record(RecordType.memoryMap, 1, 0n, encodeMemoryMap(forgery.regions));
     const { extents = [], streams = [] } = forgery.records?.(output) ?? {};

@@ -1,0 +1,71 @@
+import { FileInput, type SpoolOptions } from "./file-input.ts";
+import { type Credentials, unwrapFileKey, type WrappedKey } from "./file-keys.ts";
+import { findParent } from "./find-parent.ts";
+import { type OpenOptions, SnapshotReader } from "./snapshot-reader.ts";
+import { readKeys } from "./structure.ts";
+
+/** What an encrypted file shows without its key. */
+export interface LockedSnapshot {
+  readonly keys: readonly WrappedKey[];
+  readonly sizeBytes: number;
+}
+
+/**
+ * Opens a snapshot that may be encrypted, and the files that it is based on if it is: each has a key of its own.
+ *
+ * @param source A path, or the number of a pipe's fd.
+ * @throws CompatibilityError where no credential fits, FormatError, SyscallError
+ */
+export async function unlockSnapshot(
+  source: string | number,
+  credentials: Credentials,
+  options: OpenOptions & SpoolOptions = {},
+): Promise<SnapshotReader> {
+  const input = typeof source === "string" ? FileInput.open(source) : FileInput.spool(source, options);
+  const reader = SnapshotReader.over(input, await withKey(input, credentials, options));
+  try {
+    await unlockParents(reader, credentials, options);
+    return reader;
+  } catch (error) {
+    reader[Symbol.dispose]();
+    throw error;
+  }
+}
+
+/** Undefined for a file that is not encrypted. @throws FormatError, CompatibilityError, SyscallError */
+export function lockedSnapshot(path: string): LockedSnapshot | undefined {
+  using input = FileInput.open(path);
+  const keys = readKeys(input)?.keys;
+  return keys === undefined ? undefined : { keys, sizeBytes: input.sizeBytes };
+}
+
+async function unlockParents(
+  child: SnapshotReader,
+  credentials: Credentials,
+  options: OpenOptions,
+): Promise<void> {
+  for (let reader = child; reader.parent !== undefined; ) {
+    const path = findParent(reader.parent, reader.path, options.parents ?? []);
+    using input = FileInput.open(path);
+    const keys = readKeys(input);
+    // A parent that is not encrypted is opened when it is needed.
+    if (keys === undefined) return;
+    reader = reader.adoptParent(path, { ...options, fileKey: await unwrapFileKey(keys.keys, credentials) });
+  }
+}
+
+async function withKey(
+  input: FileInput,
+  credentials: Credentials,
+  options: OpenOptions,
+): Promise<OpenOptions> {
+  try {
+    const keys = readKeys(input);
+    return keys === undefined
+      ? options
+      : { ...options, fileKey: await unwrapFileKey(keys.keys, credentials) };
+  } catch (error) {
+    input[Symbol.dispose]();
+    throw error;
+  }
+}

@@ -1,0 +1,42 @@
+import { expect, test } from "bun:test";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { generateX25519Identity, identityToRecipient } from "age-encryption";
+import { newFileKey, SnapshotWriter } from "../../migrate/snapshot/mod.ts";
+import { runVhu } from "./run-vhu.ts";
+
+test("inspect shows a locked page without the key, all with it; verify: 4 without, 4 with a wrong one, 0 with it", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "vhu-bin-"));
+  try {
+    const [path, key, wrong] = ["a.vhu", "key.txt", "wrong.txt"].map((name) => join(folder, name)) as [
+      string,
+      string,
+      string,
+    ];
+    const identity = await generateX25519Identity();
+    writeFileSync(key, `# a key\n${identity}\n`);
+    writeFileSync(wrong, `${await generateX25519Identity()}\n`);
+    const fileKey = await newFileKey({ recipients: [await identityToRecipient(identity)] });
+    const header = { writer: { name: "vhu", version: "0" }, machine: { name: "hidden" } };
+    using writer = SnapshotWriter.toFile(path, header, { fileKey });
+    writer.writeManifest({ devices: [], memory: { totalBytes: 0 } });
+    writer.finish();
+    const locked = await runVhu(["snapshot", "inspect", path]);
+    expect(locked.status).toBe(0);
+    expect(locked.stdout).toContain("opens for  1 recipient");
+    expect(locked.stdout).not.toContain("hidden");
+    const open = await runVhu(["snapshot", "inspect", "--identity", key, path]);
+    expect([open.status, open.stderr]).toEqual([0, ""]);
+    expect(open.stdout).toContain("hidden");
+    const verify = (words: readonly string[]) => runVhu(["snapshot", "verify", "--deep", path, ...words]);
+    expect((await verify([])).status).toBe(4);
+    expect((await verify(["--identity", wrong])).stderr).toContain("none of the 1 keys");
+    expect((await verify(["--identity", key])).status).toBe(0);
+    const plain = join(folder, "plain.vhu");
+    expect((await runVhu(["snapshot", "flatten", "--identity", key, path, plain])).status).toBe(0);
+    expect((await runVhu(["snapshot", "verify", plain])).status).toBe(0);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
