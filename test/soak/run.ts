@@ -1,4 +1,4 @@
-/** `npm run soak [NAME…]`: the long runs, one after the other, with their figures. Without names all of them. */
+/** `npm run soak -- [NAME…] [--sample]`: the long runs, or short ones, one after the other, with their figures. */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -13,6 +13,8 @@ export interface Soak {
   readonly name: string;
   readonly what: string;
   run(): unknown;
+  /** A short one of the same. Without it, a test is one already. */
+  sample?(): unknown;
 }
 
 const GROWTH_LIMIT_MIB = 32;
@@ -23,11 +25,13 @@ export const soaks: readonly Soak[] = [
     name: "protocol",
     what: "100,000 random messages to a back-end",
     run: () => withoutGrowth(fuzz(20261123, 100_000)),
+    sample: () => withoutGrowth(fuzz(20261123, 2_000)),
   },
   {
     name: "requests",
     what: "100,000 random back-end requests to a front-end",
     run: () => withoutGrowth(fuzzRequests(20261123, 100_000)),
+    sample: () => withoutGrowth(fuzzRequests(20261123, 2_000)),
   },
   {
     name: "snapshot-kill",
@@ -74,14 +78,18 @@ function withoutGrowth<T extends { readonly rssMiB: readonly number[] }>(report:
 }
 
 if (import.meta.main) {
-  const names = process.argv.slice(2);
-  const chosen = soaks.filter(({ name }) => names.length === 0 || names.includes(name));
+  const words = process.argv.slice(2);
+  const isSample = words.includes("--sample");
+  const names = words.filter((word) => word !== "--sample");
+  const chosen = soaks
+    .filter(({ name }) => names.length === 0 || names.includes(name))
+    .filter(({ sample }) => !isSample || sample !== undefined);
   if (chosen.length === 0)
     throw new Error(`no such soak; there are ${soaks.map(({ name }) => name).join(", ")}`);
-  for (const { name, what, run } of chosen) {
-    console.log(`${name}: ${what}`);
+  for (const { name, what, run, sample } of chosen) {
+    console.log(`${name}: ${isSample ? "a sample of " : ""}${what}`);
     const startMs = performance.now();
-    console.log(await run());
+    console.log(await (isSample ? sample! : run)());
     console.log(`${name}: ${((performance.now() - startMs) / 1000).toFixed(1)} s\n`);
   }
 }
