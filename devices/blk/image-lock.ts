@@ -1,9 +1,13 @@
 import { StateError } from "../../src/errors.ts";
-import { type Fd, hasNoLock, lockBytes } from "../../src/sys/mod.ts";
+import { Deadline, type Fd, hasNoLock, lockBytes } from "../../src/sys/mod.ts";
 
 /** QEMU marks at byte 100 + n that it uses permission n of an image, at 200 + n that others must not; writing is 1. */
 const WRITES = 101;
 const NO_OTHER_WRITES = 201;
+
+/** A killed process's io_uring is taken down, and gives up the image with its locks, shortly after the process is gone. */
+const GRACE_MS = 500;
+const RETRY_MS = 10;
 
 /**
  * The lock of an image, by OFD locks: one writer, or any number of readers, QEMU's and its tools' included. It is held from
@@ -21,9 +25,14 @@ export class ImageLock {
   /** @throws StateError when somebody else has the image, SyscallError where the file system has no locks */
   take(): void {
     if (this.#isHeld) return;
-    this.#isHeld = this.readOnly ? this.#takeForReading() : this.#takeForWriting();
-    if (this.#isHeld) return;
-    this.#release();
+    const deadline = new Deadline(GRACE_MS);
+    for (;;) {
+      this.#isHeld = this.readOnly ? this.#takeForReading() : this.#takeForWriting();
+      if (this.#isHeld) return;
+      this.#release();
+      if (deadline.expired) break;
+      Bun.sleepSync(RETRY_MS);
+    }
     const by = this.readOnly ? "is written to by another program" : "is in use by another program";
     throw new StateError(`the image ${this.path} ${by}; end that, or share the image with --no-lock`, {
       details: { path: this.path, readOnly: this.readOnly },
