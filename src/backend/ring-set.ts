@@ -249,7 +249,10 @@ export class RingSet implements Disposable {
 
   /** Gives an open ring to the device. */
   #run(ring: VringState): void {
-    if (this.#usesWorkers) return this.#runInWorker(ring);
+    if (this.#usesWorkers) {
+      this.#runInWorker(ring);
+      return;
+    }
     const { queue } = ring;
     if (queue === undefined) return;
     queue.wake = () => this.#executor.kick(ring.index);
@@ -332,7 +335,10 @@ export class RingSet implements Disposable {
 
   /** Stops the device's work on a ring, which remembers where it stood. */
   #suspend(ring: VringState, skipDrain = false): void {
-    if (ring.isInWorker) return this.#suspendInWorker(ring, skipDrain);
+    if (ring.isInWorker) {
+      this.#suspendInWorker(ring, skipDrain);
+      return;
+    }
     const { queue } = ring;
     if (queue === undefined) return;
     this.#executor.stop(ring.index, skipDrain ? "skip" : { timeoutMs: this.drainTimeoutMs });
