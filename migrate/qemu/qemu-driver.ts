@@ -3,6 +3,7 @@ import { MAX_QEMU_STREAM_BYTES } from "../../src/limits.ts";
 import type { MoveOptions, PreflightCheck, VmDescription, VmDriver, VmSink, VmSource } from "../driver.ts";
 import type { SnapshotManifest } from "../snapshot/mod.ts";
 import { describeMachine, disks } from "./describe-machine.ts";
+import { freshBlocks } from "./fresh-memory.ts";
 import { IncomingStream } from "./incoming-stream.ts";
 import { MigrationSettings } from "./migration-settings.ts";
 import { waitForMigrationEnd } from "./migration-state.ts";
@@ -16,7 +17,7 @@ import { QmpClient, type QmpConnectOptions } from "./qmp-client.ts";
 import { qmpNothing } from "./qmp-messages.ts";
 import type { RamBlock } from "./stream-format.ts";
 import { type ParsedStream, StreamParser } from "./stream-parser.ts";
-import { rebuildStream } from "./stream-writer.ts";
+import { type RamPiece, rebuildStream } from "./stream-writer.ts";
 
 export interface QemuDriverOptions extends QmpConnectOptions {
   /** The VM ends after the save, or the caller copies its disks: what it writes later does no harm. */
@@ -100,9 +101,13 @@ export class QemuDriver implements VmDriver {
     this.#settings = await MigrationSettings.apply(this.#client);
     // Without it, QEMU would let the VM run as soon as it has loaded.
     await this.#client.request("stop", { answer: qmpNothing });
+    const fresh = await freshBlocks(this.#client);
     this.#loaded = { runState: machine.runState };
     using incoming = await IncomingStream.begin(this.#client);
-    const stream = rebuildStream(parsed, (block) => source.memory(regions[block] as number));
+    const stream = rebuildStream(parsed, (block) => {
+      const pieces = source.memory(regions[block] as number);
+      return fresh.has((parsed.blocks[block] as RamBlock).name) ? withoutZeros(pieces) : pieces;
+    });
     await incoming.send(stream, source.manifest.memory.totalBytes, options);
   }
 
@@ -174,6 +179,10 @@ function readRest(source: VmSource): ParsedStream {
     parser.push(chunk);
   }
   return parser.finish();
+}
+
+function* withoutZeros(pieces: Iterable<RamPiece>): Generator<RamPiece, void> {
+  for (const piece of pieces) if ("bytes" in piece) yield piece;
 }
 
 /** The memory region of each block of the stream. @throws FormatError */

@@ -19,6 +19,8 @@ export const qmpParameters = z.record(z.string(), z.unknown());
 export const qmpCpus = z.array(z.looseObject({ "qom-path": z.string(), target: z.string() }));
 export const qmpMemorySize = z.looseObject({ "base-memory": size, "plugged-memory": size.optional() });
 export const qmpMemoryDevices = z.array(z.looseObject({ type: z.string() }));
+/** A backend that was not made by the user has no id of its own. */
+export const qmpMemoryBackends = z.array(z.looseObject({ id: z.string().optional() }));
 export const qmpVirtioDevices = z.array(z.looseObject({ name: z.string(), path: z.string() }));
 export const qmpVirtioStatus = z.looseObject({
   "guest-features": z.looseObject({

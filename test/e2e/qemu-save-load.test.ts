@@ -85,6 +85,10 @@ test.skipIf(!peers)(
         beats(target).map((_, index) => first!.count + index),
       );
       expect(await runState(target)).toBe("running");
+      // Memory that the guest never used is not allocated by the load.
+      const status = readFileSync(`/proc/${target.process.pid}/status`, "utf8");
+      const residentBytes = Number(/RssShmem:\s*(\d+) kB/.exec(status)![1]) * 1024;
+      expect(residentBytes).toBeLessThan((MEMORY_MIB << 20) * 0.75);
     }
   },
   TEST_TIMEOUT_MS,
