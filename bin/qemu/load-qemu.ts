@@ -44,7 +44,11 @@ export async function loadIntoNewQemu(
   requireMayStart(reader.root, { own, trust: options.trust ?? false });
   using launch = QemuLaunch.start(program, args, socketPath);
   using driver = await launch.connect({ signal, force: options.force });
-  await loadMachine(driver, reader, moveOptions);
+  try {
+    await loadMachine(driver, reader, moveOptions);
+  } catch (error) {
+    throw launch.explain(error);
+  }
   launch.release();
   return { target: `qmp:${socketPath}`, pid: launch.pid, log: launch.logPath };
 }

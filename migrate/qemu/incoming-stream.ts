@@ -32,13 +32,17 @@ export class IncomingStream implements Disposable {
     this.#socket = socket;
   }
 
-  /** From here on the QEMU cannot take another stream: one that fails has to be started anew. */
-  static async begin(client: QmpClient): Promise<IncomingStream> {
+  /**
+   * From here on the QEMU cannot take another stream: one that fails has to be started anew.
+   *
+   * @param endsOnError QEMU ends when the stream breaks off, whoever broke it off; else it stays, and tells why.
+   */
+  static async begin(client: QmpClient, endsOnError: boolean): Promise<IncomingStream> {
     const { socket, uri } = await giveStreamSocket(client);
     using stack = new DisposableStack();
     stack.use(socket);
     setNonBlocking(socket.fd);
-    const given = { uri, "exit-on-error": false };
+    const given = { uri, "exit-on-error": endsOnError };
     await client.request("migrate-incoming", { answer: qmpNothing, arguments: given });
     stack.move();
     return new IncomingStream(client, socket);

@@ -22,6 +22,8 @@ import { type RamPiece, rebuildStream } from "./stream-writer.ts";
 export interface QemuDriverOptions extends QmpConnectOptions {
   /** The VM ends after the save, or the caller copies its disks: what it writes later does no harm. */
   readonly areDisksCared?: boolean | undefined;
+  /** A QEMU that nobody else knows ends by itself when its load breaks off, even by SIGKILL of this process. */
+  readonly endsOnError?: boolean | undefined;
   /** Load although a disk's file has changed. */
   readonly force?: boolean | undefined;
 }
@@ -103,7 +105,7 @@ export class QemuDriver implements VmDriver {
     await this.#client.request("stop", { answer: qmpNothing });
     const fresh = await freshBlocks(this.#client);
     this.#loaded = { runState: machine.runState };
-    using incoming = await IncomingStream.begin(this.#client);
+    using incoming = await IncomingStream.begin(this.#client, this.#options.endsOnError ?? false);
     const stream = rebuildStream(parsed, (block) => {
       const pieces = source.memory(regions[block] as number);
       return fresh.has((parsed.blocks[block] as RamBlock).name) ? withoutZeros(pieces) : pieces;

@@ -63,11 +63,21 @@ export class QemuLaunch implements Disposable {
       await Bun.sleep(POLL_MS);
     }
     try {
-      return await QemuDriver.connect(this.socketPath, { ...options, greetingTimeoutMs: START_TIMEOUT_MS });
+      return await QemuDriver.connect(this.socketPath, {
+        ...options,
+        endsOnError: true,
+        greetingTimeoutMs: START_TIMEOUT_MS,
+      });
     } catch (error) {
       if (!(error instanceof PeerError)) throw error;
       throw this.#failure(error);
     }
+  }
+
+  /** The same error, with what QEMU wrote before it ended. */
+  explain(error: unknown): unknown {
+    if (!(error instanceof PeerError)) return error;
+    return new PeerError(`${error.message}; ${this.#lastWords}`, { cause: error });
   }
 
   /** From now on it is on its own. */
@@ -85,9 +95,11 @@ export class QemuLaunch implements Disposable {
   }
 
   #failure(cause?: unknown): PeerError {
+    return new PeerError(`QEMU did not start: ${this.#lastWords}`, { cause });
+  }
+
+  get #lastWords(): string {
     const tail = readFileSync(this.logPath, "utf8").slice(-LOG_TAIL_CHARACTERS).trim();
-    return new PeerError(`QEMU did not start: ${tail === "" ? "it said nothing" : tail} (${this.logPath})`, {
-      cause,
-    });
+    return `QEMU ${tail === "" ? "wrote nothing" : `wrote: ${tail}`} (${this.logPath})`;
   }
 }

@@ -2,7 +2,7 @@ import { afterEach, beforeEach, expect, test } from "bun:test";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Ran, runVhu } from "../bin/run-vhu.ts";
+import { PROGRAM, type Ran, runVhu } from "../bin/run-vhu.ts";
 import { type RunningQemu, requirePeers } from "../peers/mod.ts";
 import {
   BOOT_TIMEOUT_MS,
@@ -115,6 +115,20 @@ test.skipIf(!peers)(
     const damaged = join(dir, "damaged.vhu");
     writeFileSync(damaged, bytes);
     expect(await vhu(["load", ...socket, damaged])).toMatchObject({ status: 3 });
+    expect(await pidsWith(dir)).toEqual([]);
+    // After a SIGKILL of vhu nobody is left to end QEMU, so it ends by itself.
+    const words = ["migrate", "load", "--json", ...socket, file];
+    const child = Bun.spawn([...PROGRAM, ...words], {
+      stdout: "pipe",
+      stderr: "ignore",
+      env: { ...process.env, XDG_STATE_HOME: join(dir, "state") },
+    });
+    const progress = child.stdout.getReader();
+    expect(new TextDecoder().decode((await progress.read()).value)).toContain('"status"');
+    child.kill("SIGKILL");
+    await child.exited;
+    const deadline = performance.now() + BOOT_TIMEOUT_MS;
+    while ((await pidsWith(dir)).length > 0 && performance.now() < deadline) await Bun.sleep(20);
     expect(await pidsWith(dir)).toEqual([]);
     expect(await vhu(["load", "--qemu", "/bin/false", ...socket, file])).toMatchObject({ status: 5 });
     expect(await vhu(["load", "--qemu", "/nonexistent", ...socket, file])).toMatchObject({ status: 1 });
