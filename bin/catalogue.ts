@@ -74,6 +74,11 @@ export const catalogue: readonly CatalogueEntry[] = [
     load: async () => (await import("./commands/snapshot-verify.ts")).registerSnapshotVerify,
   },
   {
+    words: "snapshot sign",
+    summary: "write a snapshot with a signature",
+    load: async () => (await import("./commands/snapshot-sign.ts")).registerSnapshotSign,
+  },
+  {
     words: "snapshot flatten",
     summary: "make a full snapshot of one that is based on others",
     load: async () => (await import("./commands/snapshot-flatten.ts")).registerSnapshotFlatten,

@@ -3,7 +3,7 @@ export { BackendDriver } from "./backend-driver.ts";
 export type { MoveOptions, PreflightCheck, VmDescription, VmDriver, VmSink, VmSource } from "./driver.ts";
 export { type LoadOptions, loadMachine } from "./load.ts";
 export * from "./machine/mod.ts";
-export { OwnSnapshots, requireMayStart, type StartPolicy } from "./policy/mod.ts";
+export { OwnSnapshots, requireMayStart, type StartPolicy, TrustedKeys } from "./policy/mod.ts";
 export { isQemuMachine, QemuDriver, type QemuDriverOptions, QemuLaunch, qemuCommand } from "./qemu/mod.ts";
 export { type RewriteOptions, rewriteSnapshot } from "./rewrite.ts";
 export { requirePassed, type SaveOptions, type SaveResult, saveMachine } from "./save.ts";

@@ -17,6 +17,7 @@ import { addOpeningOptions, type OpeningOptions, openWith } from "../credentials
 import { openDriver } from "../open-driver.ts";
 import { formatBytes, formatDuration } from "../output/format.ts";
 import { type LoadQemuOptions, loadIntoNewQemu } from "../qemu/load-qemu.ts";
+import { trustedSigner } from "../trusted-signer.ts";
 import { vhuCommand } from "../vhu-command.ts";
 
 interface LoadOptions extends OpeningOptions, LoadQemuOptions {
@@ -116,7 +117,8 @@ async function loadIntoNewMachine(
     if (loaded !== undefined) report(context, reader, loaded, startMs);
     return;
   }
-  requireMayStart(reader.root, { own: new OwnSnapshots(), trust: options.trust ?? false });
+  const signer = trustedSigner(reader);
+  requireMayStart(reader.root, { own: new OwnSnapshots(), trust: options.trust ?? false, signer });
   const socket = options.socket ?? parseMachineConfig(machine, "manifest").socket;
   using process = MachineProcess.start(
     vhuCommand,

@@ -1,6 +1,12 @@
 import type { Command } from "commander";
-import type { SnapshotReader, VerifyResult } from "../../migrate/snapshot/mod.ts";
-import { aboutLater } from "../about.ts";
+import { TrustedKeys } from "../../migrate/mod.ts";
+import {
+  readSigner,
+  type Signer,
+  type SnapshotReader,
+  type VerifyResult,
+} from "../../migrate/snapshot/mod.ts";
+import { about, aboutLater } from "../about.ts";
 import { action, addCommand, type CommandContext } from "../command.ts";
 import { addOpeningOptions, type OpeningOptions, openWith } from "../credentials.ts";
 import { formatBytes, formatCount, formatDuration } from "../output/format.ts";
@@ -37,7 +43,8 @@ decompressed as well and the index is compared with the records. FILE may be "-"
         const startMs = performance.now();
         using reader = await aboutLater(file, () => openWith(file, options));
         const result = verify(context, reader, options.deep ?? false);
-        return report(context, { file, result, reader, milliseconds: performance.now() - startMs });
+        const signer = result.ok ? about(file, () => readSigner(reader)) : undefined;
+        return report(context, { signer, file, result, reader, milliseconds: performance.now() - startMs });
       }),
     );
 }
@@ -51,12 +58,13 @@ interface Outcome {
   readonly file: string;
   readonly result: VerifyResult;
   readonly reader: SnapshotReader;
+  readonly signer: Signer | undefined;
   readonly milliseconds: number;
 }
 
-function report({ output }: CommandContext, { file, result, reader, milliseconds }: Outcome): number {
+function report({ output }: CommandContext, { file, result, reader, signer, milliseconds }: Outcome): number {
   const sizeBytes = reader.sizeBytes;
-  output.summary({ file, sizeBytes, milliseconds, ...result }, () => {
+  output.summary({ file, sizeBytes, milliseconds, ...result, ...(signer && { signer }) }, () => {
     if (!result.ok) {
       const places = result.problems.map(({ section, offset, message }) =>
         printable(`  ${offset < 0 ? section : `${section} at ${offset}`}: ${message}`),
@@ -66,7 +74,14 @@ function report({ output }: CommandContext, { file, result, reader, milliseconds
     }
     const records = formatCount(result.recordCount, "record");
     const what = `${formatBytes(sizeBytes)} in ${records}, ${formatDuration(milliseconds)}`;
-    return [`${file} is whole: ${what}`, `root ${result.root}`];
+    return [`${file} is whole: ${what}`, `root ${result.root}`, ...signerLines(signer)];
   });
   return result.ok ? 0 : DAMAGED_STATUS;
+}
+
+function signerLines(signer: Signer | undefined): string[] {
+  if (signer === undefined) return ["not signed"];
+  const name = new TrustedKeys().nameOf(signer.publicKey);
+  const who = name === undefined ? "a key that is not trusted here" : name;
+  return [printable(`signed by ${who}: ed25519:${signer.publicKey}`)];
 }

@@ -2,3 +2,4 @@
 export { requireMayStart, type StartPolicy } from "./may-start.ts";
 export { OwnSnapshots } from "./own-snapshots.ts";
 export { type QemuArgumentPolicy, qemuArguments } from "./qemu-arguments.ts";
+export { TrustedKeys } from "./trusted-keys.ts";

@@ -130,14 +130,11 @@ function makeSchemas() {
     memory: z.looseObject({ totalBytes: size }),
   });
   const memoryMap = memoryMapSchema(z, u32, size);
-  const { parent, sealedHeader, keys } = fileSchemas(z);
   return {
     header,
-    sealedHeader,
-    keys,
     manifest,
     memoryMap,
-    parent,
+    ...fileSchemas(z),
     jsonObject: z.record(z.string(), z.unknown()),
   };
 }

@@ -145,6 +145,15 @@ export class SnapshotReader implements Disposable {
     return parent;
   }
 
+  /** The open file itself. */
+  get input(): FileInput {
+    return this.#input;
+  }
+
+  get indexOffset(): number {
+    return this.#structure.trailer[0]?.offset ?? 0;
+  }
+
   get isEncrypted(): boolean {
     return this.#input.cipher !== undefined;
   }

@@ -127,7 +127,8 @@ export function readStructure(input: FileInput, fileKey?: Uint8Array): SnapshotS
   };
 }
 
-function readFrame(input: FileInput): Frame {
+/** Both ends of a file, and nothing that needs a key. @throws FormatError, CompatibilityError */
+export function readFrame(input: FileInput): Frame {
   const headerBytes = headerSizeBytes(input.read(0, HEADER_PREFIX_BYTES, "header"));
   const { formatVersion, header, checksum } = decodeHeader(input.read(0, headerBytes, "header"));
   if (input.sizeBytes < headerBytes + END_RECORD_BYTES) {
