@@ -15,6 +15,8 @@ const PROGRESS_INTERVAL_MS = 50;
 
 export interface LoadProgress {
   readonly signal?: AbortSignal | undefined;
+  /** Where in the target the region starts; 0 unless told. */
+  readonly targetOffset?: number | undefined;
   readonly onProgress?: ((doneBytes: number) => void) | undefined;
 }
 

@@ -1,6 +1,8 @@
 /** The snapshot container (.vhu): docs/snapshot-format.md. */
 export { type CompressionBackend, compressionBackend } from "./compression.ts";
+export { diffMemory, type MemoryRange } from "./diff-memory.ts";
 export type { Extent, ExtentKind, Frame } from "./extent.ts";
+export { extractCore, extractDevice, extractRegion } from "./extract.ts";
 export { type Credentials, describeKeys, type EncryptTo, type NewFileKey, newFileKey } from "./file-keys.ts";
 export { type HeaderFields, SNAPSHOT_MAGIC, SNAPSHOT_VERSION } from "./header.ts";
 export type { MemoryStats, StreamEntry } from "./index-table.ts";

@@ -215,7 +215,9 @@ export class SnapshotReader implements Disposable {
    */
   async loadRegion(regionId: number, targetFd: number, options: LoadProgress = {}): Promise<void> {
     const entries = this.resolvedExtents(regionId).flatMap((extent) => {
-      return extent.frame === undefined ? [] : [{ ...extent, frame: extent.frame }];
+      const { frame } = extent;
+      const offset = extent.offset + (options.targetOffset ?? 0);
+      return frame === undefined ? [] : [{ ...extent, frame, offset }];
     });
     await loadFrames(entries, this.inputs, targetFd, options);
   }

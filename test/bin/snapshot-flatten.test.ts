@@ -36,6 +36,8 @@ test("flatten: 0, and a file that needs no other; inspect and verify know the ch
   expect(inspect.stdout).toContain("based on");
   expect(inspect.stdout).toContain("░");
   expect((await runVhu(["snapshot", "verify", "--deep", files.child])).status).toBe(0);
+  const diff = await runVhu(["snapshot", "diff", files.base, files.child]);
+  expect([diff.status, diff.stdout]).toEqual([6, "memory ram: 4 KiB in 1 ranges\n  0x2000…0x3000\n"]);
   const full = join(files.folder, "full.vhu");
   const flatten = await runVhu(["snapshot", "flatten", files.child, full]);
   expect([flatten.status, flatten.stderr]).toEqual([0, ""]);

@@ -1,0 +1,75 @@
+import { afterAll, expect, test } from "bun:test";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { generateX25519Identity, identityToRecipient } from "age-encryption";
+import { SnapshotReader } from "../../migrate/snapshot/mod.ts";
+import { fixture } from "../fixtures/make-snapshot.ts";
+import { runVhu } from "./run-vhu.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "vhu-bin-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+const [v0, v1] = fixture.paths as [string, string];
+const at = (name: string) => join(folder, name);
+const status = async (...words: string[]) => (await runVhu(["snapshot", ...words])).status;
+
+test("convert: 0, also to and from an encrypted file; diff: 0 for what holds the same", async () => {
+  const identity = await generateX25519Identity();
+  writeFileSync(at("key"), `${identity}\n`);
+  expect(await status("convert", v0, at("new.vhu"))).toBe(0);
+  expect(
+    await status("convert", "--encrypt-to", await identityToRecipient(identity), v0, at("safe.vhu")),
+  ).toBe(0);
+  expect(await status("diff", v0, at("new.vhu"))).toBe(0);
+  expect(await status("diff", "--identity", at("key"), v0, at("safe.vhu"))).toBe(0);
+  expect(await status("diff", v0, at("safe.vhu"))).toBe(4);
+  expect(await status("convert", "--identity", at("key"), at("safe.vhu"), at("open.vhu"))).toBe(0);
+  using reader = SnapshotReader.open(at("open.vhu"));
+  expect(reader.verify({ deep: true })).toMatchObject({ ok: true });
+  expect(await status("convert", "--encrypt-to", "nobody", v0, at("x.vhu"))).toBe(2);
+  expect(await status("convert", at("key"), at("x.vhu"))).toBe(3);
+  expect(await status("convert", at("safe.vhu"), at("x.vhu"))).toBe(4);
+});
+
+test("extract and replace: 0; diff: 6, and names the device", async () => {
+  expect(await status("extract", "--device", "console0", v1, at("state"))).toBe(0);
+  expect(Buffer.compare(readFileSync(at("state")), fixture.deviceState)).toBe(0);
+  writeFileSync(at("state"), "something else");
+  expect(await status("replace", "--device", "console0", "--state", at("state"), v1, at("other.vhu"))).toBe(
+    0,
+  );
+  const diff = await runVhu(["snapshot", "diff", v1, at("other.vhu")]);
+  expect(diff.status).toBe(6);
+  expect(diff.stdout).toContain("device console0: stateSha256");
+  expect(await status("replace", "--device", "no", "--state", at("state"), v1, at("x.vhu"))).toBe(2);
+  expect(await status("replace", "--device", "console0", "--state", at("none"), v1, at("x.vhu"))).toBe(1);
+});
+
+test("extract: 0 for memory, raw and as a core file; 2 for nothing to extract; 3 for damage", async () => {
+  expect(await status("extract", "--region", "ram", v1, at("ram"))).toBe(0);
+  const { first, replaced } = fixture.pages;
+  const ram = readFileSync(at("ram"));
+  expect(ram.length).toBe(fixture.regionBytes[0]!);
+  expect(Buffer.compare(ram.subarray(0, 8192), Buffer.concat([first, replaced]))).toBe(0);
+  expect(await status("extract", "--core", v1, at("core"))).toBe(0);
+  const core = readFileSync(at("core"));
+  expect(core.subarray(0, 4).toString("latin1")).toBe("\x7fELF");
+  const [fileOffset, address] = [core.readBigUInt64LE(64 + 56 + 8), core.readBigUInt64LE(64 + 56 + 16)];
+  expect(address).toBe(0x1_0000_0000n);
+  expect(Buffer.compare(core.subarray(Number(fileOffset), Number(fileOffset) + 4096), first)).toBe(0);
+  expect(await status("extract", v1, at("x"))).toBe(2);
+  expect(await status("extract", "--region", "no", v1, at("x"))).toBe(2);
+  expect(await status("extract", "--core", at("core"), at("x"))).toBe(3);
+});
+
+test("diff: 6 with the ranges of memory; list: 0 with what is there, 1 without the folder", async () => {
+  expect(await status("convert", v1, at("c.vhu"))).toBe(0);
+  const list = await runVhu(["snapshot", "list", folder, "--json"]);
+  expect(list.status).toBe(0);
+  const { snapshots } = JSON.parse(list.stdout);
+  expect(snapshots.find(({ name }: { name: string }) => name === "c.vhu")).toMatchObject({
+    machine: "fixture",
+    kind: "full",
+  });
+  expect(await status("list", at("nowhere"))).toBe(1);
+});
