@@ -112,12 +112,13 @@ async function loadIntoNewMachine(
       "the snapshot holds one back-end's device state and no machine: give unix:PATH as the target",
     );
   }
+  const signer = trustedSigner(reader);
   if (isQemuMachine(machine)) {
-    const loaded = await loadIntoNewQemu(context, reader, options, moveOptions(context, options));
+    const given = { ...options, signer };
+    const loaded = await loadIntoNewQemu(context, reader, given, moveOptions(context, options));
     if (loaded !== undefined) report(context, reader, loaded, startMs);
     return;
   }
-  const signer = trustedSigner(reader);
   requireMayStart(reader.root, { own: new OwnSnapshots(), trust: options.trust ?? false, signer });
   const socket = options.socket ?? parseMachineConfig(machine, "manifest").socket;
   using process = MachineProcess.start(

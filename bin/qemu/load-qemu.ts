@@ -10,6 +10,8 @@ export interface LoadQemuOptions {
   readonly root?: readonly string[] | undefined;
   readonly dryRun?: boolean | undefined;
   readonly force?: boolean | undefined;
+  /** The trusted key that signed the file. */
+  readonly signer?: string | undefined;
 }
 
 export interface LoadedQemu {
@@ -41,7 +43,7 @@ export async function loadIntoNewQemu(
     else output.line(command.map(quoted).join(" "));
     return undefined;
   }
-  requireMayStart(reader.root, { own, trust: options.trust ?? false });
+  requireMayStart(reader.root, { own, trust: options.trust ?? false, signer: options.signer });
   using launch = QemuLaunch.start(program, args, socketPath);
   using driver = await launch.connect({ signal, force: options.force });
   try {
