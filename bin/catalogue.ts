@@ -74,6 +74,31 @@ export const catalogue: readonly CatalogueEntry[] = [
     load: async () => (await import("./commands/snapshot-verify.ts")).registerSnapshotVerify,
   },
   {
+    words: "snapshot diff",
+    summary: "show what differs between two snapshots",
+    load: async () => (await import("./commands/snapshot-diff.ts")).registerSnapshotDiff,
+  },
+  {
+    words: "snapshot list",
+    summary: "list the snapshots in a folder",
+    load: async () => (await import("./commands/snapshot-list.ts")).registerSnapshotList,
+  },
+  {
+    words: "snapshot extract",
+    summary: "write memory or a device's state of a snapshot into a file of its own",
+    load: async () => (await import("./commands/snapshot-extract.ts")).registerSnapshotExtract,
+  },
+  {
+    words: "snapshot convert",
+    summary: "write a snapshot anew: in the newest version, full, encrypted or not",
+    load: async () => (await import("./commands/snapshot-convert.ts")).registerSnapshotConvert,
+  },
+  {
+    words: "snapshot replace",
+    summary: "write a snapshot anew, with another state for one device",
+    load: async () => (await import("./commands/snapshot-convert.ts")).registerSnapshotReplace,
+  },
+  {
     words: "snapshot sign",
     summary: "write a snapshot with a signature",
     load: async () => (await import("./commands/snapshot-sign.ts")).registerSnapshotSign,
