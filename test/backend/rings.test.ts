@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import type { DeviceQueue, QueueRunner } from "../../src/backend/mod.ts";
-import { createPipe, drainEvent, signalEvent } from "../../src/sys/mod.ts";
+import { createEventFd, createPipe, drainEvent, signalEvent } from "../../src/sys/mod.ts";
 import { INITIAL_PACKED_BASE, packBase } from "../../src/vring/mod.ts";
 import { virtioFeature } from "../../src/wire/mod.ts";
 import { BackendRig, REGION_BYTES, USER_BASE } from "../support/backend-rig.ts";
@@ -331,6 +331,16 @@ test("a call fd that is a full pipe never blocks, and one that cannot be written
   expect(ring.echo("read end")).toBe("read end");
   expect(rig.log.lines.filter(({ message }) => message.includes("cannot be signalled")).length).toBe(1);
   expect(rig.end).toBeUndefined();
+});
+
+test("a call fd that comes while the ring runs is signalled at once: what the former one was told may be lost", () => {
+  using rig = new BackendRig();
+  rig.negotiate().shareMemory().ring().start();
+  rig.settle();
+  using call = createEventFd("a later call");
+  rig.client.setVringCall(0, call);
+  rig.settle();
+  expect(drainEvent(call)).toBe(true);
 });
 
 test("in-band notifications: kicks and calls over the sockets", () => {

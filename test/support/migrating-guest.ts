@@ -221,8 +221,7 @@ export class MigratingGuest implements AsyncDisposable {
       daemons,
       args: [
         ...["-chardev", `socket,id=c0,path=${net}`, "-netdev", "vhost-user,id=n0,chardev=c0"],
-        // QEMU drops an interrupt that comes between a ring's KICK and its CALL. With EVENT_IDX no other would follow it.
-        ...["-device", `virtio-net-pci,netdev=n0,mac=${MAC},event_idx=off`],
+        ...["-device", `virtio-net-pci,netdev=n0,mac=${MAC}`],
         ...["-chardev", `socket,id=c1,path=${blk}`, "-device", "vhost-user-blk-pci,chardev=c1"],
       ],
     };
