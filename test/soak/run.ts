@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fuzz, fuzzRequests } from "../fuzz/protocol.ts";
 import { killBlkUnderLoad } from "../support/blk-kills.ts";
+import { damagedKinds, damageSnapshots } from "../support/damage-snapshots.ts";
 import { killSaves } from "../support/kill-save.ts";
 import { describeRoundTrips, migrateThereAndBack } from "../support/migration-round-trips.ts";
 import { measureStateTransfer } from "./state-transfer.ts";
@@ -33,6 +34,11 @@ export const soaks: readonly Soak[] = [
     run: () => withoutGrowth(fuzzRequests(20261123, 100_000)),
     sample: () => withoutGrowth(fuzzRequests(20261123, 2_000)),
   },
+  ...damagedKinds.map((kind) => ({
+    name: `snapshot-damage-${kind}`,
+    what: `10,000 flips and 1,000 cuts of a snapshot: ${kind}`,
+    run: () => damageSnapshots(kind, 20261123, 10_000, 1_000),
+  })),
   {
     name: "snapshot-kill",
     what: "SIGKILL at 200 random moments of a save",
