@@ -79,6 +79,11 @@ export const catalogue: readonly CatalogueEntry[] = [
     load: async () => (await import("./commands/snapshot-diff.ts")).registerSnapshotDiff,
   },
   {
+    words: "snapshot stats",
+    summary: "show what the bytes of a snapshot are made of",
+    load: async () => (await import("./commands/snapshot-stats.ts")).registerSnapshotStats,
+  },
+  {
     words: "snapshot list",
     summary: "list the snapshots in a folder",
     load: async () => (await import("./commands/snapshot-list.ts")).registerSnapshotList,

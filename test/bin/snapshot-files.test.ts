@@ -42,7 +42,7 @@ test("extract and replace: 0; diff: 6, and names the device", async () => {
   expect(diff.status).toBe(6);
   expect(diff.stdout).toContain("device console0: stateSha256");
   expect(await status("replace", "--device", "no", "--state", at("state"), v1, at("x.vhu"))).toBe(2);
-  expect(await status("replace", "--device", "console0", "--state", at("none"), v1, at("x.vhu"))).toBe(1);
+  expect(await status("replace", "--device", "console0", "--state", at("nothing"), v1, at("x.vhu"))).toBe(1);
 });
 
 test("extract: 0 for memory, raw and as a core file; 2 for nothing to extract; 3 for damage", async () => {
@@ -62,7 +62,19 @@ test("extract: 0 for memory, raw and as a core file; 2 for nothing to extract; 3
   expect(await status("extract", "--core", at("core"), at("x"))).toBe(3);
 });
 
-test("diff: 6 with the ranges of memory; list: 0 with what is there, 1 without the folder", async () => {
+test("stats: 0 with sums, 3 for what is no snapshot", async () => {
+  const stats = await runVhu(["snapshot", "stats", v1, "--json"]);
+  expect(JSON.parse(stats.stdout)).toMatchObject({
+    dataBytes: 8192,
+    records: { deviceState: { count: 1 }, end: { count: 1, sizeBytes: 64 } },
+    memory: { duplicate: { count: 1, sizeBytes: 8192 } },
+  });
+  expect((await runVhu(["snapshot", "stats", v1])).stdout).toContain("memory that is");
+  writeFileSync(at("none"), "no snapshot at all");
+  expect(await status("stats", at("none"))).toBe(3);
+});
+
+test("list: 0 with what is there, 1 without the folder", async () => {
   expect(await status("convert", v1, at("c.vhu"))).toBe(0);
   const list = await runVhu(["snapshot", "list", folder, "--json"]);
   expect(list.status).toBe(0);
