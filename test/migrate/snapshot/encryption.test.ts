@@ -133,7 +133,9 @@ describe("an encrypted snapshot", () => {
     const path = join(folder.path, "a.vhu");
     await save(path, 1);
     using reader = await unlockSnapshot(path, { identities: [identity] });
-    const [first, second] = reader.extents(0).flatMap(({ frame }) => frame ?? []);
+    const [first, ...others] = reader.extents(0).flatMap(({ frame }) => frame ?? []);
+    // Neighbours may share a frame: which pages are found to be duplicates depends on the Workers' pace.
+    const second = others.find(({ offset }) => offset !== first?.offset);
     const bytes = readFileSync(path);
     bytes.copy(
       bytes,
