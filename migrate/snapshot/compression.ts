@@ -49,7 +49,15 @@ export function decompressFrame(
   }
 }
 
-type Addon = typeof import("zstd-napi/binding");
+/** What is used of zstd-napi's binding. Its own types are not at hand where the optional addon could not be built. */
+interface Addon {
+  readonly CCtx: new () => {
+    setParameter(parameter: number, value: number): void;
+    compress2(target: Uint8Array, source: Uint8Array): number;
+  };
+  readonly DCtx: new () => { decompress(target: Uint8Array, source: Uint8Array): number };
+  readonly CParameter: { readonly compressionLevel: number; readonly checksumFlag: number };
+}
 let addon: Addon | undefined | "missing";
 
 function loadAddon(): Addon | undefined {
