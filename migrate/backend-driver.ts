@@ -1,8 +1,7 @@
-import { readlinkSync } from "node:fs";
 import { CompatibilityError } from "../src/errors.ts";
 import { baseFeatures, type DeviceType, deviceTypes, VhostUserFrontend } from "../src/frontend/mod.ts";
 import { sniffState } from "../src/state/mod.ts";
-import { connectUnix, EventLoop } from "../src/sys/mod.ts";
+import { connectUnix, EventLoop, executableOf } from "../src/sys/mod.ts";
 import type { MoveOptions, PreflightCheck, VmDescription, VmDriver, VmSink, VmSource } from "./driver.ts";
 import type { SnapshotDevice, SnapshotManifest } from "./snapshot/mod.ts";
 
@@ -114,13 +113,4 @@ function typeByName(name: string | undefined): DeviceType {
   throw new CompatibilityError(
     `"${name}" is not a device type; known are ${Object.keys(deviceTypes).join(", ")}`,
   );
-}
-
-function executableOf(pid: number): string | undefined {
-  try {
-    return readlinkSync(`/proc/${pid}/exe`);
-  } catch {
-    // Another user's process: the snapshot then says "unknown".
-    return undefined;
-  }
 }

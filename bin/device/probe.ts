@@ -1,4 +1,3 @@
-import { readlinkSync } from "node:fs";
 import { Connection, RequestChannel } from "../../src/connection/mod.ts";
 import { CompatibilityError, PeerError, VhuError } from "../../src/errors.ts";
 import {
@@ -8,7 +7,7 @@ import {
   type SharedMemoryRegionInfo,
 } from "../../src/frontend/mod.ts";
 import { MAX_CONFIG_BYTES } from "../../src/limits.ts";
-import { connectUnix } from "../../src/sys/mod.ts";
+import { connectUnix, executableOf } from "../../src/sys/mod.ts";
 import { type MessageTable, type ProtocolFeature, virtioFeature } from "../../src/wire/mod.ts";
 import { configSizes } from "./config-fields.ts";
 import { type QemuMigration, qemuMigration } from "./qemu-migration.ts";
@@ -118,13 +117,4 @@ function requireQueues(type: DeviceTypeName | undefined, queues: number | undefi
   throw new CompatibilityError(
     `this is no ${type} device: it has ${queues} queues, at least ${deviceTypes[type].minQueues} are needed; leave out --type`,
   );
-}
-
-/** Undefined for another user's process, and where the listening socket's owner has gone. */
-function executableOf(pid: number): string | undefined {
-  try {
-    return readlinkSync(`/proc/${pid}/exe`);
-  } catch {
-    return undefined;
-  }
 }

@@ -1,8 +1,7 @@
-import { readlinkSync } from "node:fs";
 import { PeerError } from "../../src/errors.ts";
 import { baseFeatures, deviceTypes, Interrupt, VhostUserFrontend } from "../../src/frontend/mod.ts";
 import { DEFAULT_DRAIN_TIMEOUT_MS } from "../../src/limits.ts";
-import { Deadline, type EventLoop, POLL } from "../../src/sys/mod.ts";
+import { Deadline, type EventLoop, executableOf, POLL } from "../../src/sys/mod.ts";
 import { virtioFeature } from "../../src/wire/mod.ts";
 import type { DeviceConfig } from "./config.ts";
 import { type DeviceBackend, type DevicePrograms, openBackend } from "./device-process.ts";
@@ -119,15 +118,6 @@ export class MachineDevice implements Disposable {
   #onCall(index: number): void {
     this.interrupt.take(index);
     this.onInterrupt();
-  }
-}
-
-function executableOf(pid: number): string | undefined {
-  try {
-    return readlinkSync(`/proc/${pid}/exe`);
-  } catch {
-    // Another user's process, or one that is gone: the snapshot then says "unknown".
-    return undefined;
   }
 }
 

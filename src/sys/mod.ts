@@ -39,6 +39,7 @@ export { type Moved, PeerStream } from "./peer-stream.ts";
 export { createPipe, growPipe, type PipeEnds, spliceSome } from "./pipe.ts";
 export { eventLoopTurn, pollNow, waitReady, waitReadySync } from "./poll.ts";
 export {
+  executableOf,
   forbidNewPrivileges,
   hasSeccomp,
   keepAcrossExec,

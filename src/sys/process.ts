@@ -1,3 +1,4 @@
+import { readlinkSync } from "node:fs";
 import { F } from "./constants.ts";
 import { check, syscallError } from "./errno.ts";
 import { libc } from "./libc.ts";
@@ -62,4 +63,13 @@ function cStrings(texts: readonly string[]): { table: NativeBuffer; strings: rea
   const table = new NativeBuffer((strings.length + 1) * 8);
   for (const [index, { address }] of strings.entries()) table.setPointer(index * 8, address);
   return { table, strings };
+}
+
+/** The program that a process runs; undefined for another user's process, or one that is gone. */
+export function executableOf(pid: number): string | undefined {
+  try {
+    return readlinkSync(`/proc/${pid}/exe`);
+  } catch {
+    return undefined;
+  }
 }
