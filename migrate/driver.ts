@@ -1,4 +1,5 @@
-import type { SnapshotManifest, SnapshotReader, SnapshotWriter } from "./snapshot/mod.ts";
+import type { Fd } from "../src/sys/mod.ts";
+import type { SnapshotManifest, SnapshotReader, SnapshotRegion, SnapshotWriter } from "./snapshot/mod.ts";
 
 /** Where a driver puts what it saves: the writing side of a snapshot. */
 export type VmSink = Pick<
@@ -14,7 +15,7 @@ export type VmSink = Pick<
   | "writeManifest"
 >;
 
-/** Where a driver takes what it loads from: the reading side of a snapshot, its root verified. */
+/** Where a driver takes what it loads from: the reading side of a snapshot or of a live migration, verified. */
 export type VmSource = Pick<
   SnapshotReader,
   | "manifest"
@@ -25,7 +26,26 @@ export type VmSource = Pick<
   | "deviceState"
   | "qemuStream"
   | "machineState"
->;
+> & {
+  /** Where the memory came first (a live migration): the memfd that holds the region, the caller's from now on. */
+  readonly takeMemory?: ((regionId: number) => Fd) | undefined;
+};
+
+/** What a machine is built from before its memory is known: a snapshot's manifest has it, and a sender's first message. */
+export interface MachineOutline {
+  readonly machine: Readonly<Record<string, unknown>>;
+  readonly memoryMap: readonly SnapshotRegion[];
+}
+
+/** One pass over the memory of a machine that runs. */
+export interface PassReport {
+  /** 0 is the pass over all of it. */
+  readonly passNumber: number;
+  readonly sentBytes: number;
+  /** What the machine has changed meanwhile, and the next pass has to bring. */
+  readonly dirtyBytes: number;
+  readonly milliseconds: number;
+}
 
 /** One thing that was looked at before anything is touched. */
 export interface PreflightCheck {
@@ -49,6 +69,16 @@ export interface MoveOptions {
   readonly onProgress?:
     | ((progress: { readonly phase: string; readonly done: number; readonly total: number }) => void)
     | undefined;
+}
+
+/** How a machine is copied while it runs. */
+export interface PrecopyOptions extends MoveOptions {
+  /** The machine is stopped once the rest is expected to take no longer than this. */
+  readonly downtimeMaxMs?: number | undefined;
+  readonly bandwidthMaxBytes?: number | undefined;
+  /** Slow the machine down until it converges. */
+  readonly throttle?: boolean | undefined;
+  readonly onPass?: ((report: PassReport) => void) | undefined;
 }
 
 /**

@@ -1,6 +1,16 @@
 /** Machines saved to files and loaded from them. */
 export { BackendDriver } from "./backend-driver.ts";
-export type { MoveOptions, PreflightCheck, VmDescription, VmDriver, VmSink, VmSource } from "./driver.ts";
+export type {
+  MachineOutline,
+  MoveOptions,
+  PassReport,
+  PrecopyOptions,
+  PreflightCheck,
+  VmDescription,
+  VmDriver,
+  VmSink,
+  VmSource,
+} from "./driver.ts";
 export { type LoadOptions, loadMachine } from "./load.ts";
 export * from "./machine/mod.ts";
 export { OwnSnapshots, requireMayStart, type StartPolicy, TrustedKeys } from "./policy/mod.ts";

@@ -12,6 +12,7 @@ export async function loadMemory(
   region: SnapshotRegion,
   options: MoveOptions = {},
 ): Promise<Fd> {
+  if (source.takeMemory !== undefined) return source.takeMemory(region.id);
   using stack = new DisposableStack();
   const fd = stack.use(createMemfd("machine memory", region.sizeBytes));
   await source.loadRegion(region.id, fd.number, {
