@@ -65,6 +65,9 @@ export const MAX_STATE_VALUE_DEPTH = 32;
 /** Items of one msgpack value: one byte of input can become an 8-byte JavaScript value. */
 export const MAX_STATE_VALUE_ITEMS = 1 << 20;
 
+/** Levels of a state that is taken apart for people, of whatever format: a level more than the deepest msgpack value. */
+export const MAX_STATE_TREE_DEPTH = MAX_STATE_VALUE_DEPTH + 1;
+
 /** Bytes that a console holds in each direction before it stops taking more: a pipe's worth. */
 export const MAX_CONSOLE_QUEUE_BYTES = 64 * KiB;
 /** One write of a console's driver, which is taken as a whole: Linux's are 32 KiB at most, or 64 KiB when it splices. */
