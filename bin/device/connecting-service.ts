@@ -1,7 +1,6 @@
-import { BackendSession, type ServeOptions, type VhostUserDevice } from "../../src/backend/mod.ts";
+import { ServedSessions, type ServeOptions, type VhostUserDevice } from "../../src/backend/mod.ts";
 import { PeerError } from "../../src/errors.ts";
-import { type Logger, silentLogger } from "../../src/logger.ts";
-import { connectUnix, Deadline, type EventLoop, type UnixSocket } from "../../src/sys/mod.ts";
+import { connectUnix, Deadline, type EventLoop } from "../../src/sys/mod.ts";
 
 /** How often a front-end that is not there yet is looked for. */
 const RETRY_MS = 50;
@@ -12,72 +11,43 @@ export interface ConnectOptions extends ServeOptions {
 }
 
 /** Serves a device to a front-end that listens; connects again when a session has ended, unless `once`. */
-export class ConnectingService implements Disposable {
+export class ConnectingService extends ServedSessions {
   /** Why it gave up, for the end of the program. */
   failure: PeerError | undefined;
-  readonly #logger: Logger;
-  #session: BackendSession | undefined;
-  #paused = false;
+  readonly #timeoutMs: number;
 
   constructor(
-    readonly device: VhostUserDevice,
+    device: VhostUserDevice,
     readonly path: string,
-    readonly loop: EventLoop,
-    readonly options: ConnectOptions,
+    loop: EventLoop,
+    options: ConnectOptions,
   ) {
-    this.#logger = options.logger ?? silentLogger;
+    super(device, loop, options);
+    this.#timeoutMs = options.connectTimeoutMs;
     this.#connectSoon(0);
   }
 
-  get isConnected(): boolean {
-    return this.#session !== undefined;
-  }
-
-  pauseAll(): void {
-    this.#session?.pauseAll();
-    this.#paused = true;
-  }
-
-  resumeAll(): void {
-    this.#paused = false;
-    this.#session?.resumeAll();
-  }
-
-  [Symbol.dispose](): void {
-    this.#session?.[Symbol.dispose]();
+  protected override goOn(): void {
+    this.#connectSoon(RETRY_MS);
   }
 
   /** From the loop, so that it can be stopped by what comes of it. */
   #connectSoon(delayMs: number): void {
-    this.loop.schedule(delayMs, () => this.#connect(new Deadline(this.options.connectTimeoutMs)));
+    this.loop.schedule(delayMs, () => this.#connect(new Deadline(this.#timeoutMs)));
   }
 
   #connect(deadline: Deadline): void {
     try {
-      this.#serve(connectUnix(this.path));
+      this.begin(connectUnix(this.path));
     } catch (error) {
       if (!(error instanceof PeerError && error.reconnect)) throw error;
       if (!deadline.expired) {
         this.loop.schedule(RETRY_MS, () => this.#connect(deadline));
         return;
       }
-      const message = `no front-end within ${this.options.connectTimeoutMs} ms: ${error.message}`;
+      const message = `no front-end within ${this.#timeoutMs} ms: ${error.message}`;
       this.failure = new PeerError(message, { cause: error, reconnect: true });
       this.loop.stop();
     }
-  }
-
-  #serve(socket: UnixSocket): void {
-    this.#logger.info("front-end connected", { ...socket.peerCredentials() });
-    const onEnd: ConstructorParameters<typeof BackendSession>[3] = (end) => {
-      this.#session = undefined;
-      if (end.kind === "disconnected") this.#logger.info("front-end disconnected");
-      else this.#logger.error(`session ended: ${end.error.message}`, { code: end.error.code });
-      this.options.onSessionEnd?.(end);
-      if (this.options.once) this.loop.stop();
-      else this.#connectSoon(RETRY_MS);
-    };
-    this.#session = new BackendSession(socket, this.device, this.loop, onEnd, this.options);
-    if (this.#paused) this.#session.pauseAll();
   }
 }

@@ -72,7 +72,6 @@ const exportedDevice = z.object({
 export const exportedMachine = z.object({
   config: z.record(z.string(), z.unknown()),
   memoryBytes: z.number(),
-  machineStateBytes: z.number(),
   devices: z.array(exportedDevice),
 });
 export type ExportedMachine = z.infer<typeof exportedMachine>;

@@ -1,20 +1,18 @@
-import { SyscallError, UsageError, VhuError } from "../../src/errors.ts";
+import { UsageError, VhuError } from "../../src/errors.ts";
 import { DEFAULT_TRANSFER_IDLE_TIMEOUT_MS } from "../../src/limits.ts";
 import { type Logger, silentLogger } from "../../src/logger.ts";
 import {
-  createMemfd,
   disposeAll,
   type EventLoop,
   type Fd,
-  Mapping,
   POLL,
-  sizeOf,
   UnixListener,
   type UnixSocket,
 } from "../../src/sys/mod.ts";
 import { ControlConnection } from "./control-connection.ts";
 import { type ControlRequest, controlRequest } from "./control-protocol.ts";
 import type { MachineHost } from "./machine-host.ts";
+import { stateBytes, stateFd } from "./state-memfd.ts";
 
 interface Answer {
   readonly result?: unknown;
@@ -122,7 +120,7 @@ export class ControlServer implements Disposable {
         return { result: host.machine.verify() };
       case "export": {
         const { description, machineState } = host.export();
-        return { result: description, fds: [host.machine.memory.fd.duplicate(), memfdOf(machineState)] };
+        return { result: description, fds: [host.machine.memory.fd.duplicate(), stateFd(machineState)] };
       }
       case "state-begin": {
         // Our copy must go: the end of the stream is seen only when every copy of the writing end is closed.
@@ -137,10 +135,12 @@ export class ControlServer implements Disposable {
           .device(request.device)
           .frontend.client.checkDeviceStateInLine(DEFAULT_TRANSFER_IDLE_TIMEOUT_MS);
         return undefined;
-      case "build":
+      case "build": {
         session.loads = true;
-        host.build(request.config, take(fds), bytesOf(take(fds)));
+        const state = stateBytes(fdAt(fds, 1));
+        host.build(request.config, take(fds), state);
         return undefined;
+      }
       case "start":
         host.machine.start();
         session.loads = false;
@@ -172,33 +172,14 @@ export class ControlServer implements Disposable {
   }
 }
 
-function take(fds: Fd[]): Fd {
-  const fd = fds.shift();
+function fdAt(fds: readonly Fd[], index: number): Fd {
+  const fd = fds[index];
   if (fd === undefined) throw new UsageError("the control request came without the file descriptor it needs");
   return fd;
 }
 
-function memfdOf(bytes: Uint8Array): Fd {
-  const fd = createMemfd("machine state", Math.max(bytes.length, 1));
-  using mapping = Mapping.ofFd(fd, { sizeBytes: Math.max(bytes.length, 1) });
-  new Uint8Array(mapping.window(0, mapping.sizeBytes)).set(bytes);
+function take(fds: Fd[]): Fd {
+  const fd = fdAt(fds, 0);
+  fds.shift();
   return fd;
-}
-
-/** 64 MiB, as in a snapshot's machineState record. */
-const MAX_STATE_BYTES = 64 << 20;
-
-function bytesOf(fd: Fd): Uint8Array {
-  using owned = fd;
-  const sizeBytes = sizeOf(owned);
-  if (sizeBytes > MAX_STATE_BYTES)
-    throw new UsageError(`a machine state of ${sizeBytes} bytes is over the limit`);
-  try {
-    using mapping = Mapping.ofFd(owned, { sizeBytes, readOnly: true });
-    return new Uint8Array(mapping.window(0, sizeBytes)).slice();
-  } catch (error) {
-    if (error instanceof SyscallError)
-      throw new UsageError(`the machine state cannot be mapped: ${error.message}`);
-    throw error;
-  }
 }

@@ -1,8 +1,8 @@
-import { CompatibilityError, PeerError, StateError } from "../../src/errors.ts";
+import { CompatibilityError, PeerError } from "../../src/errors.ts";
 import { readStateStream, writeStateStream } from "../../src/frontend/mod.ts";
 import { DEFAULT_TRANSFER_IDLE_TIMEOUT_MS } from "../../src/limits.ts";
 import { sniffState } from "../../src/state/mod.ts";
-import { createMemfd, createPipe, disposeAll, type Fd, Mapping } from "../../src/sys/mod.ts";
+import { createPipe, disposeAll, type Fd } from "../../src/sys/mod.ts";
 import type { MoveOptions, PreflightCheck, VmDescription, VmDriver, VmSink, VmSource } from "../driver.ts";
 import { loadMemory, saveMemory } from "../ram/mod.ts";
 import type { SnapshotDevice, SnapshotManifest } from "../snapshot/mod.ts";
@@ -13,6 +13,7 @@ import {
   type MachineStatus,
   machineStatus,
 } from "./control-protocol.ts";
+import { stateBytes, stateFd } from "./state-memfd.ts";
 
 /** The one region of a native machine's memory. */
 const REGION_ID = 0;
@@ -71,7 +72,7 @@ export class MachineDriver implements VmDriver {
     if (memory === undefined || state === undefined) throw new PeerError("the machine gave no memory");
     sink.writeMemoryMap([{ id: REGION_ID, guestAddress: 0, sizeBytes: exported.memoryBytes, name: "ram" }]);
     await saveMemory(sink, REGION_ID, memory, exported.memoryBytes, options);
-    sink.writeMachineState(contentOf(state, exported.machineStateBytes));
+    sink.writeMachineState(stateBytes(state));
     const devices: SnapshotDevice[] = [];
     for (const [id, device] of exported.devices.entries())
       devices.push(await this.#saveDevice(sink, id, device, options));
@@ -94,11 +95,11 @@ export class MachineDriver implements VmDriver {
       );
     }
     using memory = await loadMemory(source, region, options);
-    using stateFd = memfdWith(state);
+    using machineState = stateFd(state);
     const config = { ...manifest.machine, socket: this.socketPath };
     await this.#client.request(
       { command: "build", config },
-      { fds: [memory, stateFd], signal: options.signal },
+      { fds: [memory, machineState], signal: options.signal },
     );
     for (const { id, name, stateBytes } of manifest.devices) {
       options.onProgress?.({ phase: `device ${name}`, done: 0, total: stateBytes });
@@ -186,17 +187,4 @@ export class MachineDriver implements VmDriver {
       { signal: options.signal, timeoutMs: DEFAULT_TRANSFER_IDLE_TIMEOUT_MS },
     );
   }
-}
-
-function contentOf(fd: Fd, sizeBytes: number): Uint8Array {
-  using mapping = Mapping.ofFd(fd, { sizeBytes: Math.max(sizeBytes, 1), readOnly: true });
-  return new Uint8Array(mapping.window(0, mapping.sizeBytes)).slice(0, sizeBytes);
-}
-
-function memfdWith(bytes: Uint8Array): Fd {
-  if (bytes.length === 0) throw new StateError("the machine state is empty");
-  const fd = createMemfd("machine state", bytes.length);
-  using mapping = Mapping.ofFd(fd, { sizeBytes: bytes.length });
-  new Uint8Array(mapping.window(0, bytes.length)).set(bytes);
-  return fd;
 }

@@ -69,7 +69,6 @@ export class MachineHost implements Disposable {
     const description: ExportedMachine = {
       config: machine.config,
       memoryBytes: machine.memory.sizeBytes,
-      machineStateBytes: machineState.length,
       devices: machine.devices.map(describeDevice),
     };
     return { description, machineState };

@@ -7,13 +7,15 @@ import {
   type VerifyReport,
   verifyReport,
 } from "../../migrate/machine/mod.ts";
-import { loadMachine, type MachineDriver, MachineProcess } from "../../migrate/mod.ts";
+import { loadMachine, type MachineDriver, MachineProcess, saveMachine } from "../../migrate/mod.ts";
 import { SnapshotReader } from "../../migrate/snapshot/mod.ts";
 
 const ROOT = resolve(import.meta.dir, "../..");
 export const vhu: readonly string[] = [process.execPath, join(ROOT, "bin/vhu.ts")];
 
 export const BLOCKS = 256;
+/** Who writes the snapshots. */
+export const WRITER = { name: "test", version: "0" };
 
 /** A folder with a machine of a disk and a console, whose processes all end with it. */
 export class MachineFixture implements Disposable {
@@ -60,6 +62,16 @@ ${extra}`,
     const process = MachineProcess.start(vhu, args, this.socket, this.path(`log.${this.#processes.length}`));
     this.#processes.push(process);
     return { process, driver: await process.connect() };
+  }
+
+  /** A machine that was started, saved as `m.vhu` once it had come to the sequence, and killed. What it said before. */
+  async startSaveKill(sequence: number): Promise<MachineStatus> {
+    const { process, driver } = await this.start();
+    using _driver = driver;
+    const status = await waitForSequence(driver, sequence);
+    await saveMachine(driver, this.path("m.vhu"), { writer: WRITER, after: "stay" });
+    await this.kill(process, status);
+    return status;
   }
 
   /** A new machine that goes on from a snapshot. */

@@ -4,16 +4,20 @@ import { gatherEvidence } from "../../../bin/demo/evidence.ts";
 import { ControlClient, MachineDriver } from "../../../migrate/machine/mod.ts";
 import { loadMachine, saveMachine } from "../../../migrate/mod.ts";
 import { SnapshotReader } from "../../../migrate/snapshot/mod.ts";
-import { BLOCKS, MachineFixture, sequenceOf, waitForSequence } from "../../support/machine-fixture.ts";
-
-const writer = { name: "test", version: "0" };
+import {
+  BLOCKS,
+  MachineFixture,
+  sequenceOf,
+  WRITER,
+  waitForSequence,
+} from "../../support/machine-fixture.ts";
 
 describe("a native machine", () => {
   test("is saved under load, killed, loaded and goes on; nothing is lost, torn or repeated", async () => {
     using fixture = new MachineFixture();
     const { process: first, driver } = await fixture.start();
     const before = await waitForSequence(driver, 600);
-    const saved = await saveMachine(driver, fixture.path("m.vhu"), { writer, after: "stay" });
+    const saved = await saveMachine(driver, fixture.path("m.vhu"), { writer: WRITER, after: "stay" });
     expect(saved.manifest.devices.map(({ name, stateFormat }) => [name, stateFormat])).toEqual([
       ["disk0", "vhu-device-state"],
       ["console0", "vhu-device-state"],
@@ -38,7 +42,7 @@ describe("a native machine", () => {
     using driver = (await fixture.start()).driver;
     for (let i = 0; i < 10; i++) {
       const before = sequenceOf(await waitForSequence(driver, 1));
-      await saveMachine(driver, fixture.path("m.vhu"), { writer });
+      await saveMachine(driver, fixture.path("m.vhu"), { writer: WRITER });
       await waitForSequence(driver, before + 50);
     }
     expect(await fixture.verify()).toMatchObject({ lost: 0, torn: 0, repeated: 0 });
@@ -70,7 +74,7 @@ describe("a native machine", () => {
     const reason = new Error("enough");
     const abort = new AbortController();
     const save = saveMachine(driver, fixture.path("m.vhu"), {
-      writer,
+      writer: WRITER,
       signal: abort.signal,
       onProgress: () => abort.abort(reason),
     });
@@ -84,11 +88,7 @@ describe("a native machine", () => {
 
   test("a damaged snapshot is refused, and nothing of it runs", async () => {
     using fixture = new MachineFixture();
-    const { process: first, driver } = await fixture.start();
-    const status = await waitForSequence(driver, 300);
-    await saveMachine(driver, fixture.path("m.vhu"), { writer, after: "stay" });
-    await fixture.kill(first, status);
-    driver[Symbol.dispose]();
+    await fixture.startSaveKill(300);
     const bytes = readFileSync(fixture.path("m.vhu"));
     using whole = SnapshotReader.open(fixture.path("m.vhu"));
     const extent = whole.extents(0).find(({ frame }) => frame !== undefined)!;
@@ -103,11 +103,7 @@ describe("a native machine", () => {
 
   test("a loader that dies before it is done leaves no machine behind", async () => {
     using fixture = new MachineFixture();
-    const { process: first, driver } = await fixture.start();
-    const status = await waitForSequence(driver, 300);
-    await saveMachine(driver, fixture.path("m.vhu"), { writer, after: "stay" });
-    await fixture.kill(first, status);
-    driver[Symbol.dispose]();
+    await fixture.startSaveKill(300);
     const args = ["--incoming", "--end-with-loader", "--socket", fixture.socket];
     const early = await fixture.start(args);
     early.driver[Symbol.dispose]();
@@ -121,11 +117,7 @@ describe("a native machine", () => {
 
   test("a machine that was loaded paused waits, and goes on when it is resumed", async () => {
     using fixture = new MachineFixture();
-    const { process: first, driver } = await fixture.start();
-    const status = await waitForSequence(driver, 300);
-    await saveMachine(driver, fixture.path("m.vhu"), { writer, after: "stay" });
-    await fixture.kill(first, status);
-    driver[Symbol.dispose]();
+    const status = await fixture.startSaveKill(300);
     const { driver: loader } = await fixture.start([
       "--incoming",
       "--end-with-loader",
@@ -149,7 +141,7 @@ describe("a native machine", () => {
     const status = await waitForSequence(driver, 50);
     process.kill(status.devices[0]!.pid, "SIGKILL");
     while (!(await driver.status()).devices[0]!.lost) await Bun.sleep(5);
-    const save = saveMachine(driver, fixture.path("m.vhu"), { writer });
+    const save = saveMachine(driver, fixture.path("m.vhu"), { writer: WRITER });
     await expect(save).rejects.toThrow("device disk0: its back-end is gone");
     expect(existsSync(fixture.path("m.vhu"))).toBe(false);
     await driver.discard();

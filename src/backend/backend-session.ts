@@ -1,7 +1,7 @@
 import { Connection, RequestServer, RestTimer } from "../connection/mod.ts";
 import { VhuError } from "../errors.ts";
-import { type Logger, silentLogger } from "../logger.ts";
-import { type EventLoop, POLL, type UnixListener, type UnixSocket } from "../sys/mod.ts";
+import { silentLogger } from "../logger.ts";
+import { type EventLoop, POLL, type UnixSocket } from "../sys/mod.ts";
 import { BackendServer } from "./backend-server.ts";
 import type { VhostUserDevice } from "./device.ts";
 import { DeviceRequestHandler, type HandlerOptions } from "./device-request-handler.ts";
@@ -12,9 +12,6 @@ export type SessionEnd =
   | { readonly kind: "failed"; readonly error: VhuError };
 
 const GONE = POLL.RDHUP | POLL.HUP | POLL.ERR;
-
-/** How long a listener rests after accept failed, e.g. for want of file descriptors. */
-const ACCEPT_RETRY_MS = 200;
 
 /** One front-end's session with a device, served by a loop. Dispose of it to hang up. */
 export class BackendSession implements Disposable {
@@ -99,87 +96,5 @@ export class BackendSession implements Disposable {
     if (this.#ended) return;
     this[Symbol.dispose]();
     this.onEnd(end);
-  }
-}
-
-export interface ServeOptions extends HandlerOptions {
-  /** End after the first front-end instead of waiting for the next. */
-  readonly once?: boolean | undefined;
-  /** Called at the end of each session, after it was logged. */
-  readonly onSessionEnd?: ((end: SessionEnd) => void) | undefined;
-}
-
-/**
- * Serves a device at a listening socket: one front-end at a time, one after the other. A device has one VM; whoever
- * connects while another is served waits in the backlog.
- */
-export class DeviceService implements Disposable {
-  #session: BackendSession | undefined;
-  #paused = false;
-
-  constructor(
-    readonly device: VhostUserDevice,
-    readonly listener: UnixListener,
-    readonly loop: EventLoop,
-    readonly options: ServeOptions = {},
-  ) {
-    loop.watch(listener.fd, POLL.IN, () => this.#accept());
-  }
-
-  get isConnected(): boolean {
-    return this.#session !== undefined;
-  }
-
-  /** Stops the device's work on all rings, those of the next front-end, too, until `resumeAll`. */
-  pauseAll(): void {
-    this.#session?.pauseAll();
-    this.#paused = true;
-  }
-
-  resumeAll(): void {
-    this.#paused = false;
-    this.#session?.resumeAll();
-  }
-
-  [Symbol.dispose](): void {
-    this.loop.unwatch(this.listener.fd);
-    this.#session?.[Symbol.dispose]();
-    this.listener[Symbol.dispose]();
-  }
-
-  #accept(): void {
-    const { logger = silentLogger, once } = this.options;
-    this.loop.modify(this.listener.fd, 0);
-    const socket = this.#tryAccept(logger);
-    if (socket === undefined) return;
-    logger.info("front-end connected", { ...socket.peerCredentials() });
-    this.#session = new BackendSession(
-      socket,
-      this.device,
-      this.loop,
-      (end) => {
-        this.#session = undefined;
-        if (end.kind === "disconnected") logger.info("front-end disconnected");
-        else logger.error(`session ended: ${end.error.message}`, { code: end.error.code });
-        this.options.onSessionEnd?.(end);
-        if (once) this.loop.stop();
-        else this.loop.modify(this.listener.fd, POLL.IN);
-      },
-      this.options,
-    );
-    if (this.#paused) this.#session.pauseAll();
-  }
-
-  #tryAccept(logger: Logger): UnixSocket | undefined {
-    try {
-      return this.listener.accept();
-    } catch (error) {
-      if (!(error instanceof VhuError)) throw error;
-      logger.error(`a front-end could not be accepted: ${error.message}`, { code: error.code });
-      this.loop.schedule(ACCEPT_RETRY_MS, () => {
-        if (this.loop.isWatched(this.listener.fd)) this.loop.modify(this.listener.fd, POLL.IN);
-      });
-      return undefined;
-    }
   }
 }
