@@ -1,4 +1,5 @@
 import { statSync } from "node:fs";
+import { describeBackends } from "./describe-backends.ts";
 import type { QemuDisk, QemuMachine } from "./qemu-machine.ts";
 import { qemuProcess } from "./qemu-process.ts";
 import {
@@ -9,11 +10,9 @@ import {
   qmpName,
   qmpStatus,
   qmpText,
-  qmpVirtioDevices,
-  qmpVirtioStatus,
 } from "./qmp-answers.ts";
 import type { QmpClient } from "./qmp-client.ts";
-import { QmpError } from "./qmp-error.ts";
+import { virtioDevices } from "./virtio-devices.ts";
 
 /** Everything that a snapshot says about the machine, asked through the monitor; back-ends are never connected to. */
 export async function describeMachine(client: QmpClient): Promise<QemuMachine> {
@@ -21,7 +20,9 @@ export async function describeMachine(client: QmpClient): Promise<QemuMachine> {
   const { name } = await client.request("query-name", { answer: qmpName });
   const cpus = await client.request("query-cpus-fast", { answer: qmpCpus });
   const memory = await client.request("query-memory-size-summary", { answer: qmpMemorySize });
-  const process = qemuProcess(client.peerPid);
+  const process = qemuProcess(client.socketInode, client.peerPid);
+  const devices = await virtioDevices(client);
+  const connections = await sockets(client);
   const [firstCpu] = cpus;
   return {
     kind: "qemu",
@@ -35,9 +36,14 @@ export async function describeMachine(client: QmpClient): Promise<QemuMachine> {
     runState: status,
     ...(process === undefined
       ? {}
-      : { executable: process.executable, commandLine: [...process.commandLine] }),
-    virtioDevices: await virtioDevices(client),
-    sockets: await sockets(client),
+      : {
+          executable: process.executable,
+          commandLine: [...process.commandLine],
+          workingFolder: process.workingFolder,
+        }),
+    virtioDevices: devices,
+    sockets: connections,
+    backends: describeBackends(devices, connections, process),
     disks: await disks(client),
   };
 }
@@ -78,32 +84,13 @@ export function fileFacts(path: string): Pick<QemuDisk, "inode" | "fileBytes" | 
   }
 }
 
-async function virtioDevices(client: QmpClient): Promise<QemuMachine["virtioDevices"]> {
-  const found: QemuMachine["virtioDevices"] = [];
-  try {
-    for (const { path } of await client.request("x-query-virtio", { answer: qmpVirtioDevices })) {
-      const status = await client.request("x-query-virtio-status", {
-        answer: qmpVirtioStatus,
-        arguments: { path },
-      });
-      const { transports, "dev-features": own = [] } = status["guest-features"];
-      // "VIRTIO_F_VERSION_1: Device compliant with …": the name is enough.
-      const features = [...transports, ...own].map((text) => text.split(":")[0] as string);
-      found.push({ type: (await qomType(client, path)).replace(/-device$/, ""), path, features });
-    }
-  } catch (error) {
-    // An experimental command: a QEMU without it still saves.
-    if (!(error instanceof QmpError)) throw error;
-  }
-  return found;
-}
-
 async function sockets(client: QmpClient): Promise<QemuMachine["sockets"]> {
   const chardevs = await client.request("query-chardev", { answer: qmpChardevs });
   return chardevs.flatMap(({ label, filename }) => {
     // "unix:PATH,server=on", and "disconnected:" in front while nobody is there.
-    const path = /^(?:disconnected:)?unix:(.*?)(?:,server.*)?$/.exec(filename)?.[1];
-    return path === undefined ? [] : [{ chardev: label, path }];
+    const [, path, server] = /^(?:disconnected:)?unix:(.*?)(,server.*)?$/.exec(filename) ?? [];
+    if (path === undefined) return [];
+    return [{ chardev: label, path, ...(server === undefined ? {} : { listens: true }) }];
   });
 }
 

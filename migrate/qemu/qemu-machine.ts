@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { CompatibilityError } from "../../src/errors.ts";
+import { backendRecord } from "../backends/mod.ts";
 
 const size = z.number().int().min(0);
 
@@ -34,11 +35,20 @@ const machine = z.looseObject({
   executable: z.string().optional(),
   /** Data: nothing is ever started from it as it stands. */
   commandLine: z.array(z.string()).optional(),
+  workingFolder: z.string().optional(),
   virtioDevices: z.array(
-    z.looseObject({ type: z.string(), path: z.string(), features: z.array(z.string()) }),
+    z.looseObject({
+      type: z.string(),
+      path: z.string(),
+      features: z.array(z.string()),
+      /** Of a vhost-user front-end: the chardev, or for a network card the netdev, that it talks through. */
+      chardev: z.string().optional(),
+      netdev: z.string().optional(),
+    }),
   ),
-  /** Chardevs that are UNIX sockets: those of vhost-user back-ends among them. */
-  sockets: z.array(z.looseObject({ chardev: z.string(), path: z.string() })),
+  /** Chardevs that are UNIX sockets: those of vhost-user back-ends among them. `listens`: QEMU does. */
+  sockets: z.array(z.looseObject({ chardev: z.string(), path: z.string(), listens: z.boolean().optional() })),
+  backends: z.array(backendRecord).optional(),
   disks: z.array(disk),
 });
 

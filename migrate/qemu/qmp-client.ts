@@ -1,3 +1,4 @@
+import { fstatSync } from "node:fs";
 import type { z } from "zod";
 import { FormatError, PeerError } from "../../src/errors.ts";
 import { DEFAULT_REQUEST_TIMEOUT_MS, MAX_QMP_EVENTS } from "../../src/limits.ts";
@@ -94,6 +95,11 @@ export class QmpClient implements Disposable {
   /** Whoever listens at the socket: QEMU, or what gave it the socket (libvirt). */
   get peerPid(): number {
     return this.#socket.peerCredentials().pid;
+  }
+
+  /** Of our end of the connection: the kernel knows by it who has the other. */
+  get socketInode(): number {
+    return fstatSync(this.#socket.fd.number).ino;
   }
 
   /**

@@ -1,4 +1,4 @@
-import { existsSync, lstatSync, readFileSync, unlinkSync } from "node:fs";
+import { existsSync, lstatSync, unlinkSync } from "node:fs";
 import { PeerError, UsageError } from "../errors.ts";
 import { AF_UNIX, POLL, SO, SOCK, SOL_SOCKET } from "./constants.ts";
 import type { Deadline } from "./deadline.ts";
@@ -8,6 +8,7 @@ import { libc } from "./libc.ts";
 import { NativeBuffer } from "./native-buffer.ts";
 import { waitReadySync } from "./poll.ts";
 import { UnixSocket } from "./unix-socket.ts";
+import { unixSockets } from "./unix-sockets.ts";
 
 // struct sockaddr_un: u16 family, 108 bytes of path, NUL included.
 const MAX_PATH_BYTES = 107;
@@ -71,7 +72,7 @@ export class UnixListener implements Disposable {
 
   /**
    * Listens at `path`. A socket file that nobody listens on any more is replaced; a live one is not.
-   * Who listens is read from /proc/net/unix: connecting would end a one-shot daemon (tried with virtiofsd).
+   * Who listens is asked of the kernel: connecting would end a one-shot daemon (tried with virtiofsd).
    * @throws UsageError when the path is taken
    */
   static listen(path: string, backlog = 16): UnixListener {
@@ -119,16 +120,8 @@ function removeStaleSocket(path: string): void {
   unlinkSync(path);
 }
 
-const FLAG_LISTENING = 0x10000;
-
 function isListening(path: string): boolean {
-  // Columns: Num RefCount Protocol Flags Type St Inode Path.
-  return readFileSync("/proc/net/unix", "utf8")
-    .split("\n")
-    .some((line) => {
-      const columns = line.trim().split(/\s+/);
-      return columns.slice(7).join(" ") === path && (Number.parseInt(columns[3]!, 16) & FLAG_LISTENING) !== 0;
-    });
+  return unixSockets().some((entry) => entry.isListening && entry.path === path);
 }
 
 /** The size of the socket's receive and send buffers that the kernel should try to have. */

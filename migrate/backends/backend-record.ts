@@ -1,0 +1,22 @@
+import { z } from "zod";
+
+/** What the manifest of a snapshot says about one of a QEMU machine's vhost-user back-ends. */
+export const backendRecord = z.looseObject({
+  /** QEMU's name of the connection. */
+  chardev: z.string(),
+  socket: z.string(),
+  /** QEMU listens there, and the back-end connects. */
+  connects: z.boolean().optional(),
+  /** The device's type in vhost-user's words, e.g. "blk", "fs", "net". */
+  type: z.string(),
+  pid: z.number().int().optional(),
+  executable: z.string().optional(),
+  version: z.string().optional(),
+  /** Data, without secrets: nothing is ever started from it as it stands. */
+  commandLine: z.array(z.string()).optional(),
+  workingFolder: z.string().optional(),
+  /** Virtio features that the guest has accepted, by name. */
+  features: z.array(z.string()),
+});
+
+export type BackendRecord = z.infer<typeof backendRecord>;

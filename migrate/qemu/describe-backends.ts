@@ -1,0 +1,45 @@
+import { type BackendRecord, backendBehind, type ProcessFacts } from "../backends/mod.ts";
+import { parseOptionList } from "../policy/mod.ts";
+import type { QemuMachine } from "./qemu-machine.ts";
+
+/**
+ * The daemons behind a machine's vhost-user devices: which process serves each, and with what. Nobody is connected to.
+ *
+ * @param qemu Without it the daemons are not looked for.
+ */
+export function describeBackends(
+  devices: QemuMachine["virtioDevices"],
+  sockets: QemuMachine["sockets"],
+  qemu: ProcessFacts | undefined,
+): BackendRecord[] {
+  const netdevs = netdevChardevs(qemu?.commandLine ?? []);
+  return devices.flatMap(({ type, chardev, netdev, features }) => {
+    const label = chardev ?? (netdev === undefined ? undefined : netdevs.get(netdev));
+    const socket = sockets.find((candidate) => candidate.chardev === label);
+    if (label === undefined || socket === undefined) return [];
+    const daemon = qemu === undefined ? undefined : backendBehind(qemu, socket.path);
+    return [
+      {
+        chardev: label,
+        socket: socket.path,
+        type: type.replace(/^(?:vhost-user|virtio)-/, ""),
+        features,
+        ...(socket.listens ? { connects: true } : {}),
+        ...(daemon === undefined ? {} : { ...daemon, commandLine: [...daemon.commandLine] }),
+      },
+    ];
+  });
+}
+
+/** The chardev of each vhost-user netdev: QEMU tells it only on its command line. */
+function netdevChardevs(commandLine: readonly string[]): Map<string, string> {
+  const found = new Map<string, string>();
+  for (const [at, word] of commandLine.entries()) {
+    if (!/^--?netdev$/.test(word)) continue;
+    const [kind, ...pairs] = parseOptionList(commandLine[at + 1] ?? "") ?? [];
+    const value = (key: string) => pairs.find((pair) => pair.key === key)?.value;
+    const [id, chardev] = [value("id"), value("chardev")];
+    if (kind?.value === "vhost-user" && id !== undefined && chardev !== undefined) found.set(id, chardev);
+  }
+  return found;
+}
