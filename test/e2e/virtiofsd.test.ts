@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { decodeDeviceState } from "../../migrate/decode/mod.ts";
 import { PeerError } from "../../src/errors.ts";
 import { deviceTypes } from "../../src/frontend/mod.ts";
 import { createMemfd } from "../../src/sys/mod.ts";
@@ -187,6 +188,8 @@ describe.skipIf(!peers)("virtiofsd", () => {
       console.log(`virtiofsd: ${state.length} bytes of state for ${nodes} nodes, ${HELD_OPEN} of them open`);
       // Its default way to find an inode again is the name below its parent.
       for (let i = 0; i < FILES; i++) expect(Buffer.from(state).includes(`file-${i}`)).toBe(true);
+      const [inodes, , handles] = decodeDeviceState(state, { type: "fs" })?.children ?? [];
+      expect([inodes?.children?.length, handles?.children?.length]).toEqual([nodes + 1, HELD_OPEN]);
 
       await using second = startVirtiofsd("second");
       using memory = new DriverMemory(MEMORY_BYTES, fd.duplicate());
