@@ -14,6 +14,15 @@ export type {
 export { type LoadOptions, loadMachine } from "./load.ts";
 export * from "./machine/mod.ts";
 export { OwnSnapshots, requireMayStart, type StartPolicy, TrustedKeys } from "./policy/mod.ts";
-export { isQemuMachine, QemuDriver, type QemuDriverOptions, QemuLaunch, qemuCommand } from "./qemu/mod.ts";
+export {
+  type BackendStateDecoder,
+  isQemuMachine,
+  QemuDriver,
+  type QemuDriverOptions,
+  QemuLaunch,
+  type QemuTreeOptions,
+  qemuCommand,
+  qemuDeviceTrees,
+} from "./qemu/mod.ts";
 export { type RewriteOptions, rewriteSnapshot } from "./rewrite.ts";
 export { requirePassed, type SaveOptions, type SaveResult, saveMachine } from "./save.ts";

@@ -119,6 +119,12 @@ export const MAX_QMP_EVENTS = 1024;
 export const MAX_QEMU_STREAM_BYTES = 256 * MiB;
 /** Nesting of a device's description in a QEMU stream: QEMU's deepest has 7 levels. */
 export const MAX_VMDESC_DEPTH = 32;
+/** The description that ends a QEMU stream: 45 KB for a small machine, 10 KB more for each CPU. */
+export const MAX_VMDESC_BYTES = 16 * MiB;
+/** Fields of a QEMU stream that are shown one by one: a CPU has some 2,000, a machine without them 10,000. */
+export const MAX_QEMU_TREE_NODES = 1 << 20;
+/** A name that is shown, of a field or a section; a longer one is cut. */
+export const MAX_SHOWN_NAME_CHARACTERS = 255;
 /** Sections of a QEMU stream: one for each device, 288 CPUs with three each included. */
 export const MAX_QEMU_SECTIONS = 65536;
 /** Workers that compress or unpack a snapshot: beyond four, memory bandwidth and the one writer are the limit. */

@@ -1,5 +1,7 @@
 /** QEMU machines: their monitor, their stream, and the driver over both. */
 
+export type { BackendStateDecoder } from "./decode/backend-state.ts";
+export { type QemuTreeOptions, qemuDeviceTrees } from "./decode/device-trees.ts";
 export { qemuCommand } from "./qemu-command.ts";
 export { QemuDriver, type QemuDriverOptions } from "./qemu-driver.ts";
 export { QemuLaunch } from "./qemu-launch.ts";

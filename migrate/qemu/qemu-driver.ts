@@ -1,5 +1,4 @@
 import { FormatError, PeerError, StateError } from "../../src/errors.ts";
-import { MAX_QEMU_STREAM_BYTES } from "../../src/limits.ts";
 import type { MoveOptions, PreflightCheck, VmDescription, VmDriver, VmSink, VmSource } from "../driver.ts";
 import type { SnapshotManifest } from "../snapshot/mod.ts";
 import { describeMachine, disks } from "./describe-machine.ts";
@@ -15,8 +14,8 @@ import { qemuPreflight } from "./qemu-preflight.ts";
 import { qmpStatus } from "./qmp-answers.ts";
 import { QmpClient, type QmpConnectOptions } from "./qmp-client.ts";
 import { qmpNothing } from "./qmp-messages.ts";
+import { readRest } from "./read-rest.ts";
 import type { RamBlock } from "./stream-format.ts";
-import { type ParsedStream, StreamParser } from "./stream-parser.ts";
 import { type RamPiece, rebuildStream } from "./stream-writer.ts";
 
 export interface QemuDriverOptions extends QmpConnectOptions {
@@ -96,7 +95,9 @@ export class QemuDriver implements VmDriver {
 
   async prepareLoad(source: VmSource, options: MoveOptions = {}): Promise<void> {
     const machine = parseQemuMachine(source.manifest.machine);
-    const parsed = readRest(source);
+    const stream = source.qemuStream();
+    if (stream === undefined) throw new FormatError("the snapshot has no QEMU stream", "qemuStream");
+    const parsed = readRest(stream);
     const regions = regionsOf(source, parsed.blocks);
     await requireFit(this.#client, machine);
     if (!this.#options.force) requireSameDisks(machine);
@@ -106,11 +107,11 @@ export class QemuDriver implements VmDriver {
     const fresh = await freshBlocks(this.#client);
     this.#loaded = { runState: machine.runState };
     using incoming = await IncomingStream.begin(this.#client, this.#options.endsOnError ?? false);
-    const stream = rebuildStream(parsed, (block) => {
+    const rebuilt = rebuildStream(parsed, (block) => {
       const pieces = source.memory(regions[block] as number);
       return fresh.has((parsed.blocks[block] as RamBlock).name) ? withoutZeros(pieces) : pieces;
     });
-    await incoming.send(stream, source.manifest.memory.totalBytes, options);
+    await incoming.send(rebuilt, source.manifest.memory.totalBytes, options);
   }
 
   /** After a save: as it was before. After a load: as it was when it was saved. */
@@ -164,23 +165,6 @@ export class QemuDriver implements VmDriver {
     await this.#settings?.restore();
     this.#settings = undefined;
   }
-}
-
-/** All that is not memory, checked as a whole before QEMU gets any of it. @throws FormatError */
-function readRest(source: VmSource): ParsedStream {
-  const stream = source.qemuStream();
-  if (stream === undefined) throw new FormatError("the snapshot has no QEMU stream", "qemuStream");
-  const nothing = () => {
-    throw new FormatError("the stream has pages of memory, which belong elsewhere", "qemuStream");
-  };
-  const parser = new StreamParser({ blocks: () => {}, page: nothing, zeroPage: nothing });
-  let sizeBytes = 0;
-  for (const chunk of stream) {
-    sizeBytes += chunk.length;
-    if (sizeBytes > MAX_QEMU_STREAM_BYTES) throw new FormatError("it is too large", "qemuStream", sizeBytes);
-    parser.push(chunk);
-  }
-  return parser.finish();
 }
 
 function* withoutZeros(pieces: Iterable<RamPiece>): Generator<RamPiece, void> {

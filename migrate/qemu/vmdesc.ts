@@ -1,6 +1,6 @@
-import { FormatError } from "../../src/errors.ts";
-import { MAX_VMDESC_DEPTH } from "../../src/limits.ts";
+import { MAX_VMDESC_BYTES, MAX_VMDESC_DEPTH } from "../../src/limits.ts";
 import { SECTION } from "./stream-format.ts";
+import { count, fail, type Json, list, object, text } from "./vmdesc-json.ts";
 
 /** One device in the description that ends a stream. */
 export interface VmdescDevice {
@@ -10,13 +10,13 @@ export interface VmdescDevice {
   readonly version: number | undefined;
   /** Of the section's content, without its head and footer. */
   readonly sizeBytes: number;
+  /** The device's part of the JSON: its fields and subsections, of which only the sizes have been looked at. */
+  readonly table: Json;
 }
 
 export interface Vmdesc {
   readonly devices: readonly VmdescDevice[];
 }
-
-type Json = Readonly<Record<string, unknown>>;
 
 const LENGTH_BYTES = 4;
 const BRACE_OPEN = 0x7b;
@@ -32,7 +32,8 @@ const BRACE_CLOSE = 0x7d;
 export function findVmdesc(stream: Uint8Array, from: number): { offset: number; vmdesc: Vmdesc } | undefined {
   if (stream.at(-1) !== BRACE_CLOSE) return undefined;
   const view = new DataView(stream.buffer, stream.byteOffset, stream.byteLength);
-  for (let at = stream.length - LENGTH_BYTES - 3; at > from; at -= 1) {
+  const least = Math.max(from, stream.length - MAX_VMDESC_BYTES);
+  for (let at = stream.length - LENGTH_BYTES - 3; at > least; at -= 1) {
     // Going backwards, JSON as QEMU writes it has no byte below a space: the first one is of the length field or before it.
     if (stream[at] !== SECTION.vmdesc || stream[at - 1] !== SECTION.eof) continue;
     const start = at + 1 + LENGTH_BYTES;
@@ -66,6 +67,7 @@ function readVmdesc(json: unknown): Vmdesc {
         // Without a table (an old-style save function) the device has one size.
         sizeBytes:
           device.vmsd_name === undefined ? count(device.size, `${path}.size`) : contentBytes(device, path, 0),
+        table: device,
       };
     }),
   };
@@ -89,27 +91,4 @@ function contentBytes(table: Json, path: string, depth: number): number {
   }
   if (!Number.isSafeInteger(sum)) fail(path, "is too large");
   return sum;
-}
-
-function object(value: unknown, path: string): Json {
-  if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as Json;
-  return fail(path, "is no object");
-}
-
-function list(value: unknown, path: string): readonly unknown[] {
-  return Array.isArray(value) ? value : fail(path, "is no list");
-}
-
-function text(value: unknown, path: string): string {
-  return typeof value === "string" ? value : fail(path, "is no text");
-}
-
-function count(value: unknown, path: string): number {
-  return Number.isSafeInteger(value) && (value as number) >= 0
-    ? (value as number)
-    : fail(path, "is no count");
-}
-
-function fail(path: string, what: string): never {
-  throw new FormatError(`${path} ${what}`, "vmdesc");
 }

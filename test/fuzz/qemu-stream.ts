@@ -1,11 +1,12 @@
 /**
  * Fuzz target of QEMU's stream: damaged streams, in pieces of any size, through the parser; what is accepted is rebuilt and
- * must be accepted again, the same.
+ * must be accepted again, the same, and is taken apart as trees.
  *
  * `bun test/fuzz/qemu-stream.ts [SEED [ITERATIONS]]` runs it on its own; what it finds goes into corpus/qemu-stream.
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { streamTrees } from "../../migrate/qemu/decode/device-trees.ts";
 import { rebuildStream } from "../../migrate/qemu/stream-writer.ts";
 import { CompatibilityError, FormatError } from "../../src/errors.ts";
 import { collectStream, joined } from "../support/collect-stream.ts";
@@ -26,6 +27,8 @@ export function runQemuStream(bytes: Uint8Array, pieceBytes = bytes.length): str
     const again = collectStream(joined(rebuildStream(parsed, () => [])));
     if (Buffer.compare(again.parsed.rest, parsed.rest) !== 0)
       throw new Error("rebuilt, it is another stream");
+    // Whatever was accepted can be shown.
+    streamTrees(parsed);
     return "accepted";
   } catch (error) {
     if (error instanceof CompatibilityError) return "does not fit";
