@@ -93,7 +93,7 @@ export function registerMachineVerify(parent: Command): void {
       const ok = report.failures.length === 0;
       const { checked, lost, torn, repeated, failures } = report;
       output.summary({ ok, ...report }, () => [
-        `${checked} blocks or files checked: ${lost} lost, ${torn} torn, ${repeated} repeated`,
+        `${checked} checked: ${lost} lost, ${torn} torn, ${repeated} repeated`,
         ...failures,
       ]);
       return ok ? 0 : 1;

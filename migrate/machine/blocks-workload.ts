@@ -2,11 +2,11 @@ import { z } from "zod";
 import { FormatError } from "../../src/errors.ts";
 import type { EventLoop } from "../../src/sys/mod.ts";
 import { BLOCK_BYTES, fillBlock, readBlock } from "./block-content.ts";
-import type { WorkloadConfig } from "./config.ts";
 import { LogWriter, logState } from "./log-writer.ts";
 import type { MachineDevice } from "./machine-device.ts";
 import type { MachineMemory } from "./machine-memory.ts";
-import type { VerifyReport, Workload, WorkloadCounters } from "./workload.ts";
+import { parseWorkloadState, type VerifyReport, type Workload, type WorkloadCounters } from "./workload.ts";
+import type { WorkloadConfig } from "./workload-config.ts";
 
 const SECTORS_PER_BLOCK = BLOCK_BYTES / 512;
 const REQUEST = { read: 0, write: 1 } as const;
@@ -69,7 +69,7 @@ export class BlocksWorkload implements Workload {
     this.#control = memory.allocate(lanes * CONTROL_BYTES);
     this.#data = memory.allocate(lanes * BLOCK_BYTES);
     this.#ledger = memory.allocate(config.blocks * 8);
-    const from = restored === undefined ? undefined : parseState(restored);
+    const from = restored === undefined ? undefined : parseWorkloadState(state, restored);
     this.#log = console === undefined ? undefined : new LogWriter(console, memory, from?.log);
     this.#lanes =
       from?.lanes ?? Array.from({ length: lanes }, () => ({ kind: "idle", slot: 0, sequence: 0 }));
@@ -264,13 +264,4 @@ export class BlocksWorkload implements Workload {
     new DataView(entry.buffer).setBigUint64(0, BigInt(sequence), true);
     this.memory.guest.write(this.#ledger + slot * 8, entry);
   }
-}
-
-function parseState(value: unknown): z.infer<typeof state> {
-  const result = state.safeParse(value);
-  if (result.success) return result.data;
-  throw new FormatError(
-    `the workload's state is invalid: ${result.error.issues[0]?.message}`,
-    "machine state",
-  );
 }

@@ -1,6 +1,6 @@
 import { PeerError } from "../../src/errors.ts";
 import { connectUnix, UnixSocket } from "../../src/sys/mod.ts";
-import type { DeviceConfig } from "./config.ts";
+import type { ConsolePortConfig, DeviceConfig } from "./device-config.ts";
 
 /** Which program serves a device: local policy, never what a file says. */
 export interface DevicePrograms {
@@ -55,8 +55,37 @@ function deviceArguments(config: DeviceConfig): string[] {
         ...(config.serial === undefined ? [] : ["--id", config.serial]),
       ];
     case "console":
-      return ["console", "--file", config.file!];
+      return ["console", ...(config.port?.flatMap(portArguments) ?? ["--file", config.file!])];
+    case "rng":
+      return ["rng", ...option("--max-bytes", config["max-bytes"], "--period", config["period-ms"])];
+    case "net":
+      return [
+        "net",
+        ...option("--tap", config.tap),
+        ...option("--stream", config.stream),
+        ...option("--stream-listen", config["stream-listen"]),
+        ...option("--mac", config.mac),
+        ...option("--mtu", config.mtu),
+      ];
     case "fs":
       throw new PeerError(`a ${config.type} device has no back-end of vhu's own; give "socket"`);
   }
+}
+
+/** Nothing without a value. */
+function option(name: string, value: string | number | undefined, ...more: readonly (string | number)[]) {
+  return value === undefined ? [] : [name, `${value}`, ...more.map(String)];
+}
+
+function portArguments(port: ConsolePortConfig): string[] {
+  const { name, file, socket, pty, console } = port;
+  const words = [
+    ...(name === "" ? [] : [`name=${name}`]),
+    ...(file === undefined ? [] : [`file=${file}`]),
+    ...(socket === undefined ? [] : [`socket=${socket}`]),
+    ...(pty === undefined ? [] : [`pty=${pty}`]),
+    ...(console === undefined ? [] : [`console=${console ? "on" : "off"}`]),
+  ];
+  // A comma within a value is written twice.
+  return ["--port", words.map((word) => word.replaceAll(",", ",,")).join(",")];
 }

@@ -1,8 +1,7 @@
 import { z } from "zod";
-import { FormatError, PeerError } from "../../src/errors.ts";
+import { PeerError } from "../../src/errors.ts";
 import { xxh3 } from "../../src/state/mod.ts";
 import type { EventLoop } from "../../src/sys/mod.ts";
-import type { WorkloadConfig } from "./config.ts";
 import {
   answerBody,
   FUSE_ANSWER_BYTES,
@@ -16,7 +15,8 @@ import {
 } from "./fuse-messages.ts";
 import type { MachineDevice } from "./machine-device.ts";
 import type { MachineMemory } from "./machine-memory.ts";
-import type { VerifyReport, Workload, WorkloadCounters } from "./workload.ts";
+import { parseWorkloadState, type VerifyReport, type Workload, type WorkloadCounters } from "./workload.ts";
+import type { WorkloadConfig } from "./workload-config.ts";
 
 /** Queue 0 is for high-priority requests (FORGET, INTERRUPT), 1 for all others (virtio 1.2, 5.11.2). */
 const REQUEST_QUEUE = 1;
@@ -58,7 +58,7 @@ export class FilesWorkload implements Workload {
   ) {
     this.#request = memory.allocate(FUSE_REQUEST_BYTES);
     this.#answer = memory.allocate(FUSE_ANSWER_BYTES);
-    this.#state = restored === undefined ? freshState() : parseState(restored);
+    this.#state = restored === undefined ? freshState() : parseWorkloadState(state, restored);
   }
 
   get devices(): readonly MachineDevice[] {
@@ -197,13 +197,4 @@ function fileName(index: number): string {
 function freshState(): State {
   const counters = { reads: 0, errors: 0, mismatches: 0 };
   return { unique: 0, inFlight: false, initialised: false, lookedUp: 0, files: [], turn: 0, counters };
-}
-
-function parseState(value: unknown): State {
-  const result = state.safeParse(value);
-  if (result.success) return result.data;
-  throw new FormatError(
-    `the workload's state is invalid: ${result.error.issues[0]?.message}`,
-    "machine state",
-  );
 }

@@ -3,8 +3,9 @@ import { baseFeatures, deviceTypes, Interrupt, VhostUserFrontend } from "../../s
 import { DEFAULT_DRAIN_TIMEOUT_MS } from "../../src/limits.ts";
 import { Deadline, type EventLoop, executableOf, POLL } from "../../src/sys/mod.ts";
 import { virtioFeature } from "../../src/wire/mod.ts";
-import type { DeviceConfig } from "./config.ts";
+import type { DeviceConfig } from "./device-config.ts";
 import { type DeviceBackend, type DevicePrograms, openBackend } from "./device-process.ts";
+import { traitsOf } from "./device-traits.ts";
 import type { MachineMemory } from "./machine-memory.ts";
 import { MachineQueue, type QueueState } from "./machine-queue.ts";
 
@@ -13,11 +14,6 @@ export interface DeviceRestoreState {
   readonly features: bigint;
   readonly queues: readonly QueueState[];
 }
-
-/** Queues that the machine's driver uses, by device type. */
-const QUEUES_USED = { blk: 1, console: 2, fs: 2 } as const;
-/** Device feature bits that the machine's driver understands: blk SEG_MAX, BLK_SIZE, FLUSH. */
-const DRIVER_FEATURES = { blk: (1n << 2n) | (1n << 6n) | (1n << 9n), console: 0n, fs: 0n } as const;
 
 const BACKEND_TIMEOUT_MS = 30_000;
 
@@ -41,6 +37,7 @@ export class MachineDevice implements Disposable {
     onLost: (device: MachineDevice) => void,
     restored?: DeviceRestoreState,
   ) {
+    const traits = traitsOf(config);
     this.backend = openBackend(config, programs);
     const executable = executableOf(this.backend.pid);
     this.identity = {
@@ -60,11 +57,10 @@ export class MachineDevice implements Disposable {
         onLost(this);
       },
     });
-    this.features =
-      restored?.features ?? this.frontend.features & (DRIVER_FEATURES[config.type] | baseFeatures);
+    this.features = restored?.features ?? this.frontend.features & (traits.features | baseFeatures);
     const eventIdx = (this.features & virtioFeature.RING_EVENT_IDX) !== 0n;
     this.queues = Array.from(
-      { length: QUEUES_USED[config.type] },
+      { length: traits.queues },
       (_, index) =>
         new MachineQueue(index, config["queue-size"], memory, { eventIdx }, restored?.queues[index]),
     );
@@ -83,6 +79,12 @@ export class MachineDevice implements Disposable {
       this.interrupt,
       this.queues.map((queue) => queue.setup),
     );
+  }
+
+  /** As far as the type's drivers read it. */
+  readConfig(): Uint8Array {
+    const { configBytes } = traitsOf(this.config);
+    return configBytes === 0 ? new Uint8Array(0) : this.frontend.readConfig(0, configBytes);
   }
 
   /** Stops the queues; the back-end is suspended then, and every queue knows its base. */

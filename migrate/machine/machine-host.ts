@@ -93,14 +93,7 @@ function describeDevice(device: MachineDevice): ExportedMachine["devices"][numbe
     features: `0x${frontend.ackedFeatures.toString(16)}`,
     protocolFeatures: `0x${frontend.protocolFeatures.toString(16)}`,
     queues: device.queues.map(({ setup: { index, size, base } }) => ({ index, size, base })),
-    config: Buffer.from(configSpace(device)).toString("hex"),
+    config: Buffer.from(device.readConfig()).toString("hex"),
     canMoveState: frontend.has("DEVICE_STATE"),
   };
-}
-
-/** Bytes of the config space by device type, as far as the types' drivers read them. */
-const CONFIG_BYTES = { blk: 60, console: 12, fs: 40 } as const;
-
-function configSpace(device: MachineDevice): Uint8Array {
-  return device.frontend.readConfig(0, CONFIG_BYTES[device.config.type]);
 }

@@ -45,6 +45,10 @@ export class MachineQueue implements Disposable {
     this.kick = createEventFd(`kick of queue ${index}`);
   }
 
+  get size(): number {
+    return this.#layout.size;
+  }
+
   get setup(): QueueSetup {
     const { size, descriptor, available, used } = this.#layout;
     return {

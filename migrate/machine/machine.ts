@@ -2,13 +2,17 @@ import { FormatError, StateError } from "../../src/errors.ts";
 import { type Logger, silentLogger } from "../../src/logger.ts";
 import { Deadline, type EventLoop, type Fd } from "../../src/sys/mod.ts";
 import { BlocksWorkload } from "./blocks-workload.ts";
-import type { MachineConfig, WorkloadConfig } from "./config.ts";
+import type { MachineConfig } from "./config.ts";
 import type { DevicePrograms } from "./device-process.ts";
 import { FilesWorkload } from "./files-workload.ts";
+import { FramesWorkload } from "./frames-workload.ts";
+import { LinesWorkload } from "./lines-workload.ts";
 import { MachineDevice } from "./machine-device.ts";
 import { MachineMemory } from "./machine-memory.ts";
 import type { MachineState } from "./machine-state.ts";
+import { RandomWorkload } from "./random-workload.ts";
 import type { VerifyReport, Workload } from "./workload.ts";
+import type { WorkloadConfig } from "./workload-config.ts";
 
 export interface MachineOptions {
   readonly programs: DevicePrograms;
@@ -183,15 +187,27 @@ export class Machine implements Disposable {
     for (const workload of this.workloads) workload.onInterrupt();
   }
 
+  /** While it stands still, memory may be read by others: completions wait until it goes on. */
   #onInterrupt(device: MachineDevice): void {
+    if (this.#runState !== "running") return;
     for (const workload of this.workloads) if (workload.devices.includes(device)) workload.onInterrupt();
   }
 
   #workload(config: WorkloadConfig, restored: unknown): Workload {
-    if (config.kind === "files") {
-      return new FilesWorkload(config, this.device(config.share), this.memory, this.loop, restored);
+    const { memory, loop } = this;
+    switch (config.kind) {
+      case "blocks": {
+        const log = config.log === undefined ? undefined : this.device(config.log);
+        return new BlocksWorkload(config, this.device(config.disk), log, memory, loop, restored);
+      }
+      case "files":
+        return new FilesWorkload(config, this.device(config.share), memory, loop, restored);
+      case "lines":
+        return new LinesWorkload(config, this.device(config.console), memory, loop, restored);
+      case "random":
+        return new RandomWorkload(config, this.device(config.source), memory, loop, restored);
+      case "frames":
+        return new FramesWorkload(config, this.device(config.interface), memory, loop, restored);
     }
-    const console = config.log === undefined ? undefined : this.device(config.log);
-    return new BlocksWorkload(config, this.device(config.disk), console, this.memory, this.loop, restored);
   }
 }

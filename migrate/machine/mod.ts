@@ -1,7 +1,7 @@
 /** A native machine: described by a TOML file, driven by workloads, controlled through a socket. */
 
 export { BLOCK_BYTES, type BlockContent, readBlock } from "./block-content.ts";
-export { type DeviceConfig, type MachineConfig, parseMachineConfig, readMachineFile } from "./config.ts";
+export { type MachineConfig, parseMachineConfig, readMachineFile } from "./config.ts";
 export { ControlClient } from "./control-client.ts";
 export { ControlConnection } from "./control-connection.ts";
 export { type MachineStatus, machineStatus, verifyReport } from "./control-protocol.ts";

@@ -1,3 +1,5 @@
+import type { z } from "zod";
+import { FormatError } from "../../src/errors.ts";
 import type { MachineDevice } from "./machine-device.ts";
 
 /** What a verification has found. */
@@ -31,4 +33,15 @@ export interface Workload extends Disposable {
   exportState(): unknown;
   /** Checks everything that was done against what the devices give back; the workload is idle and paused. */
   verify(turn: () => void): VerifyReport;
+}
+
+/** @throws FormatError when what was saved is not what this workload saves */
+export function parseWorkloadState<T>(schema: z.ZodType<T>, value: unknown): T {
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  const [issue] = result.error.issues;
+  throw new FormatError(
+    `the workload's state is invalid: ${issue?.path.join(".")}: ${issue?.message}`,
+    "machine state",
+  );
 }
