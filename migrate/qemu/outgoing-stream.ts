@@ -59,6 +59,7 @@ export class OutgoingStream implements Disposable {
       if (count === 0) throw await migrationError(this.#client, "QEMU ended the stream early");
       if (count !== WOULD_BLOCK) {
         parser.push(this.#buffer.bytes.subarray(0, count));
+        await collector.ready();
         sinceTurn += count;
         if (sinceTurn < TURN_BYTES) continue;
         sinceTurn = 0;

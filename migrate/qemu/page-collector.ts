@@ -1,21 +1,28 @@
 import { UsageError } from "../../src/errors.ts";
 import { MAX_MEMORY_PASSES } from "../../src/limits.ts";
 import type { VmSink } from "../driver.ts";
+import { PageWindows } from "./page-windows.ts";
 import { type RamBlock, TARGET_PAGE_BYTES } from "./stream-format.ts";
 import type { RamSink } from "./stream-ram.ts";
 
-/** One write to the snapshot: enough that frames can be compressed side by side. */
-const WINDOW_BYTES = 32 << 20;
 /** A shorter run of zeros is written with the pages around it. */
 const LEAST_HOLE_BYTES = 64 * 1024;
 
 /**
- * Gathers the pages of a stream into a snapshot's memory: what follows each other is written as one. A page that comes
- * again while the VM runs begins another pass of the snapshot, where it replaces the earlier one.
+ * Gathers the pages of a stream into a snapshot's memory: what follows each other is written as one, while more comes. A
+ * page that comes again while the VM runs begins another pass of the snapshot, where it replaces the earlier one.
+ *
+ * @example
+ * const parser = new StreamParser(collector);
+ * for await (const bytes of source) {
+ *   parser.push(bytes);
+ *   await collector.ready();
+ * }
+ * await collector.finish();
  */
 export class PageCollector implements RamSink {
   readonly #sink: VmSink;
-  readonly #window = new Uint8Array(WINDOW_BYTES);
+  readonly #windows: PageWindows;
   #blocks: readonly RamBlock[] = [];
   /** A bit for each page: written in this pass, and in any. */
   #inPass: Uint8Array[] = [];
@@ -31,6 +38,7 @@ export class PageCollector implements RamSink {
 
   constructor(sink: VmSink) {
     this.#sink = sink;
+    this.#windows = new PageWindows(sink);
   }
 
   blocks(blocks: readonly RamBlock[]): void {
@@ -48,22 +56,28 @@ export class PageCollector implements RamSink {
   page(block: number, offset: number, bytes: Uint8Array): void {
     this.#begin(block, offset);
     if (this.#isZero) this.#leaveZeros();
-    if (this.#fill + TARGET_PAGE_BYTES > WINDOW_BYTES) this.#flush();
+    if (!this.#windows.hasRoom) this.#flush();
     this.#isZero = false;
-    this.#window.set(bytes, this.#fill);
+    this.#windows.append(bytes);
     this.#fill += TARGET_PAGE_BYTES;
   }
 
   zeroPage(block: number, offset: number): void {
     this.#begin(block, offset);
-    if (!this.#isZero && this.#fill + TARGET_PAGE_BYTES > WINDOW_BYTES) this.#flush();
-    if (!this.#isZero) this.#window.fill(0, this.#fill, this.#fill + TARGET_PAGE_BYTES);
+    if (!this.#isZero && !this.#windows.hasRoom) this.#flush();
+    if (!this.#isZero) this.#windows.appendZeros(TARGET_PAGE_BYTES);
     this.#fill += TARGET_PAGE_BYTES;
   }
 
+  /** Waits until there is room for more of the stream. @throws what became of an earlier write */
+  ready(): Promise<void> {
+    return this.#windows.ready();
+  }
+
   /** Pages that QEMU never sent are of no use to the guest (a balloon's): they read as zeros. */
-  finish(): void {
+  async finish(): Promise<void> {
     this.#flush();
+    await this.#windows.settled();
     for (const [block, { sizeBytes }] of this.#blocks.entries()) {
       const pages = sizeBytes / TARGET_PAGE_BYTES;
       const ever = this.#ever[block] as Uint8Array;
@@ -104,13 +118,14 @@ export class PageCollector implements RamSink {
   /** A long run of zeros stands alone; a short one goes into the window, in front of what comes. */
   #leaveZeros(): void {
     if (this.#fill >= LEAST_HOLE_BYTES) this.#flush();
-    else this.#window.fill(0, 0, this.#fill);
+    else this.#windows.appendZeros(this.#fill);
+    this.#isZero = false;
   }
 
   #flush(): void {
     if (this.#fill === 0) return;
     if (this.#isZero) this.#sink.writeHole(this.#block, this.#start, this.#fill);
-    else this.#sink.writeMemory(this.#block, this.#start, this.#window.subarray(0, this.#fill));
+    else this.#windows.write(this.#block, this.#start);
     this.#start += this.#fill;
     this.#fill = 0;
     this.#isZero = true;

@@ -74,7 +74,7 @@ export class QemuDriver implements VmDriver {
     this.#outgoing = await OutgoingStream.open(this.#client);
     const collector = new PageCollector(sink);
     const parsed = await this.#outgoing.read(collector, options);
-    collector.finish();
+    await collector.finish();
     const stream = sink.writeQemuStream();
     for (let at = 0; at < parsed.rest.length; at += REST_PIECE_BYTES) {
       stream.write(parsed.rest.subarray(at, at + REST_PIECE_BYTES));

@@ -1,108 +1,159 @@
 import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
-import { PeerError } from "../../src/errors.ts";
+import { PeerError, StateError } from "../../src/errors.ts";
 import { DEFAULT_TRANSFER_IDLE_TIMEOUT_MS, MAX_SNAPSHOT_WORKERS } from "../../src/limits.ts";
 import { addressOf } from "../../src/sys/mod.ts";
 import { CompressionSlots, Counter, SlotState } from "./compression-slots.ts";
 import type { CompressionSetup, ParentSetup } from "./compression-worker.ts";
-import type { PackedWindow, RegionPlace } from "./pack-window.ts";
+import type { PlacedWindow } from "./extent-writer.ts";
+import type { PackedWindow } from "./pack-window.ts";
 import type { PageTable } from "./page-table.ts";
 
 /** So that a Worker always finds the next window while the writer places the last one. */
 const SLOTS_PER_WORKER = 4;
 
-/** A window of the bytes that are being compressed. */
-export interface Window {
-  readonly offset: number;
-  readonly sizeBytes: number;
+/** Gets a window's frame in `room` until it returns; `undefined` for a window that no Worker has done. */
+type Take = (packed: PackedWindow | undefined, room: Uint8Array) => void;
+
+export interface PoolSetup {
+  readonly level: number;
+  readonly pages: PageTable;
+  readonly parent: ParentSetup | undefined;
+}
+
+interface Job {
+  readonly window: PlacedWindow;
+  readonly take: Take;
 }
 
 /**
- * Compresses on all processors (at most 4), with one Worker each. The caller waits in line: nothing here needs the event
- * loop. Two Workers reach 2815 MB/s at level 1 where zstd's own two threads reach 2185 (1 MiB of guest memory each).
+ * Compresses on all processors (at most 4), with one Worker each, while this thread goes on. Two Workers reach 2815 MB/s at
+ * level 1 where zstd's own two threads reach 2185 (1 MiB of guest memory each).
  */
 export class CompressionPool implements Disposable {
   readonly #slots: CompressionSlots;
   readonly #workers: readonly Worker[];
-  #posted = 0;
+  /** Given in, and not with the Workers yet. */
+  readonly #waiting: Job[] = [];
+  /** With the Workers, the oldest first; the first one's number is `#first`. */
+  readonly #posted: Job[] = [];
+  #first = 0;
+  #isWatching = false;
+  readonly #onFault: (error: Error) => void;
 
-  constructor(level: number, pages: PageTable, parent?: ParentSetup) {
+  /** @param onFault Called when the Workers are of no use any more, before what they had is given back. */
+  constructor(setUp: PoolSetup, onFault: (error: Error) => void) {
+    this.#onFault = onFault;
     const count = CompressionPool.workerCount();
     const memory = CompressionSlots.allocate(count * SLOTS_PER_WORKER);
     this.#slots = new CompressionSlots(memory);
-    const setup: CompressionSetup = { memory, level, pages: pages.memory, parent };
+    const setup: CompressionSetup = { ...setUp, pages: setUp.pages.memory, memory };
     this.#workers = Array.from({ length: count }, () => {
       const worker = new Worker(new URL("./compression-worker.ts", import.meta.url), { workerData: setup });
       worker.unref();
+      worker.on("error", (cause) => this.#fail(new StateError("a compression Worker failed", { cause })));
       return worker;
     });
-    this.#waitWhile(Counter.ready, 0);
   }
 
   static workerCount(): number {
     return Math.min(availableParallelism(), MAX_SNAPSHOT_WORKERS);
   }
 
-  /**
-   * Packs `windows` of `bytes`, which nobody may change meanwhile. `take` gets each in order, with the frame in `room`
-   * until it returns; `undefined` for one that a Worker could not do.
-   *
-   * @param place Of the first of `bytes`, in its region.
-   * @param isLookedUp Whether duplicates are to be found.
-   */
-  compress(
-    bytes: Uint8Array,
-    windows: readonly Window[],
-    place: RegionPlace,
-    isLookedUp: boolean,
-    take: (window: Window, packed: PackedWindow | undefined, room: Uint8Array) => void,
-  ): void {
-    const slots = this.#slots;
-    const address = addressOf(bytes);
-    const first = this.#posted;
-    const post = (index: number): void => {
-      const { offset, sizeBytes } = windows[index] as Window;
-      slots.setWindow(first + index, {
-        address: address + offset,
-        sizeBytes,
-        isLookedUp,
-        regionId: place.regionId,
-        offset: place.offset + offset,
-      });
-      Atomics.store(slots.counters, slots.stateIndex(first + index), SlotState.posted);
-      this.#posted += 1;
-      Atomics.store(slots.counters, Counter.posted, this.#posted);
-      Atomics.notify(slots.counters, Counter.posted);
-    };
-    for (let index = 0; index < Math.min(slots.count, windows.length); index += 1) post(index);
-    try {
-      for (const [index, window] of windows.entries()) {
-        const job = first + index;
-        this.#waitWhile(slots.stateIndex(job), SlotState.posted);
-        const isDone = Atomics.load(slots.counters, slots.stateIndex(job)) === SlotState.done;
-        take(window, isDone ? slots.packed(job) : undefined, slots.room(job));
-        if (index + slots.count < windows.length) post(index + slots.count);
+  /** Packs a window, whose bytes nobody may change until `take` was called. Windows are taken in order. */
+  submit(window: PlacedWindow, take: Take): void {
+    this.#waiting.push({ window, take });
+    this.#collect();
+    if (this.#posted.length > 0 && !this.#isWatching) void this.#watch();
+  }
+
+  /** What no Worker has begun is given back; the rest comes when it is done. */
+  cancel(): void {
+    for (const { take } of this.#waiting.splice(0)) take(undefined, NO_ROOM);
+  }
+
+  /** Waits in line until no Worker has anything to do: nobody looks at the memory of a window then. */
+  settle(): void {
+    const { counters } = this.#slots;
+    while (this.#posted.length > 0) {
+      const seen = Atomics.load(counters, Counter.done);
+      this.#collect();
+      if (this.#posted.length === 0) return;
+      if (Atomics.wait(counters, Counter.done, seen, DEFAULT_TRANSFER_IDLE_TIMEOUT_MS) === "timed-out") {
+        this.#fail(idle());
       }
-    } finally {
-      // When `take` throws, Workers still read from `bytes`: they are waited for.
-      for (let job = first; job < this.#posted; job += 1)
-        this.#waitWhile(slots.stateIndex(job), SlotState.posted);
     }
   }
 
   [Symbol.dispose](): void {
+    this.cancel();
+    this.settle();
     Atomics.store(this.#slots.counters, Counter.stopped, 1);
     Atomics.add(this.#slots.counters, Counter.posted, 1);
     Atomics.notify(this.#slots.counters, Counter.posted);
     for (const worker of this.#workers) void worker.terminate();
   }
 
-  #waitWhile(index: number, value: number): void {
-    const { counters } = this.#slots;
-    while (Atomics.load(counters, index) === value) {
-      if (Atomics.wait(counters, index, value, DEFAULT_TRANSFER_IDLE_TIMEOUT_MS) === "timed-out") {
-        throw new PeerError(`a compression Worker did nothing for ${DEFAULT_TRANSFER_IDLE_TIMEOUT_MS} ms`);
-      }
+  /** Takes what is done, in order, and gives the Workers more. */
+  #collect(): void {
+    for (;;) {
+      this.#post();
+      const [job] = this.#posted;
+      if (job === undefined) return;
+      const state = Atomics.load(this.#slots.counters, this.#slots.stateIndex(this.#first));
+      if (state === SlotState.posted) return;
+      const packed = state === SlotState.done ? this.#slots.packed(this.#first) : undefined;
+      job.take(packed, this.#slots.room(this.#first));
+      this.#posted.shift();
+      this.#first += 1;
     }
   }
+
+  #post(): void {
+    const { counters } = this.#slots;
+    while (this.#posted.length < this.#slots.count) {
+      const job = this.#waiting.shift();
+      if (job === undefined) return;
+      const { plain, regionId, offset, address } = job.window;
+      const number = this.#first + this.#posted.push(job) - 1;
+      this.#slots.setWindow(number, {
+        address: addressOf(plain),
+        sizeBytes: plain.length,
+        isLookedUp: address !== 0,
+        regionId,
+        offset,
+      });
+      Atomics.store(counters, this.#slots.stateIndex(number), SlotState.posted);
+      Atomics.store(counters, Counter.posted, number + 1);
+      Atomics.notify(counters, Counter.posted);
+    }
+  }
+
+  /** Runs for as long as there is something to wait for, and keeps the process alive meanwhile. */
+  async #watch(): Promise<void> {
+    const { counters } = this.#slots;
+    this.#isWatching = true;
+    while (this.#posted.length > 0) {
+      const seen = Atomics.load(counters, Counter.done);
+      this.#collect();
+      if (this.#posted.length === 0) break;
+      const wait = Atomics.waitAsync(counters, Counter.done, seen, DEFAULT_TRANSFER_IDLE_TIMEOUT_MS);
+      if (wait.async && (await wait.value) === "timed-out") this.#fail(idle());
+    }
+    this.#isWatching = false;
+  }
+
+  /** Nobody knows what the Workers do: all is given back. */
+  #fail(error: Error): void {
+    this.#onFault(error);
+    this.cancel();
+    this.#first += this.#posted.length;
+    for (const { take } of this.#posted.splice(0)) take(undefined, NO_ROOM);
+  }
+}
+
+const NO_ROOM = new Uint8Array(0);
+
+function idle(): PeerError {
+  return new PeerError(`the compression Workers did nothing for ${DEFAULT_TRANSFER_IDLE_TIMEOUT_MS} ms`);
 }

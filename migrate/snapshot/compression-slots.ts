@@ -14,7 +14,7 @@ import {
 export const SlotState = { free: 0, posted: 1, done: 2, failed: 3 } as const;
 
 /** Indices of the 32-bit counters at the front. */
-export const Counter = { ready: 0, posted: 1, taken: 2, stopped: 3 } as const;
+export const Counter = { done: 0, posted: 1, taken: 2, stopped: 3 } as const;
 
 const COUNTER_BYTES = 64;
 /** u32 state, runs, window bytes, frame bytes, f64 address, u32 plain, u32 with look-up, u64 xxh3, f64 offset, u32 region; then the runs. */

@@ -27,14 +27,13 @@ const { memory, level, pages, parent } = workerData as CompressionSetup;
 const slots = new CompressionSlots(memory);
 const { counters } = slots;
 const packer = new WindowPacker(createZstd(level), new PageTable(pages), parentOf(parent));
-Atomics.add(counters, Counter.ready, 1);
-Atomics.notify(counters, Counter.ready);
 for (;;) {
   const job = Atomics.add(counters, Counter.taken, 1);
   if (!waitUntilPosted(job)) break;
   const isDone = work(job);
   Atomics.store(counters, slots.stateIndex(job), isDone ? SlotState.done : SlotState.failed);
-  Atomics.notify(counters, slots.stateIndex(job));
+  Atomics.add(counters, Counter.done, 1);
+  Atomics.notify(counters, Counter.done);
 }
 
 function waitUntilPosted(job: number): boolean {

@@ -46,7 +46,7 @@ export interface SnapshotSummary {
  * @example
  * using writer = SnapshotWriter.toFile("web.vhu", { writer: { name: "vhu", version: "0.1.0" } });
  * writer.writeMemoryMap(regions);
- * writer.writeMemory(0, 0, bytes);
+ * await writer.writeMemory(0, 0, bytes);
  * writer.writeManifest(manifest);
  * const { root } = writer.finish();
  */
@@ -139,14 +139,19 @@ export class SnapshotWriter implements Disposable {
   }
 
   /**
-   * Whole pages of a region. Runs of zeros, and frames whose content is in the file already, are found here. Nobody may
-   * change `bytes` during the call.
+   * Whole pages of a region. Runs of zeros, and frames whose content is in the file already, are found here. They are
+   * compressed in Workers meanwhile: nobody may change `bytes` before the promise has settled. Give several at a time, and
+   * wait for the oldest before the next: that keeps all processors busy, in as much memory as you gave.
    *
    * @param offset From the start of the region, in bytes.
+   * @throws UsageError for what is no part of the memory map, SyscallError; the next call and `finish` throw the same then
    */
-  writeMemory(regionId: number, offset: number, bytes: Uint8Array): void {
+  writeMemory(regionId: number, offset: number, bytes: Uint8Array): Promise<void> {
     this.#expectOpen();
-    this.#memory.write(regionId, offset, bytes);
+    const written = this.#memory.write(regionId, offset, bytes);
+    // Who gives several waits for one at a time, and hears of the others' fault by `finish`.
+    written.catch(() => {});
+    return written;
   }
 
   /**

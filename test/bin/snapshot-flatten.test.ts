@@ -8,30 +8,32 @@ import { runVhu } from "./run-vhu.ts";
 const SIZE = 256 * 1024;
 
 /** base.vhu, and child.vhu on top of it. */
-function chain(): Disposable & { readonly base: string; readonly child: string; readonly folder: string } {
+async function chain(): Promise<
+  Disposable & { readonly base: string; readonly child: string; readonly folder: string }
+> {
   const folder = mkdtempSync(join(tmpdir(), "vhu-bin-"));
   const [base, child] = [join(folder, "base.vhu"), join(folder, "child.vhu")];
   const memory = new Uint8Array(SIZE).map((_, at) => at >> 8);
-  const write = (path: string, below?: SnapshotReader) => {
+  const write = async (path: string, below?: SnapshotReader) => {
     using writer = SnapshotWriter.toFile(
       path,
       { writer: { name: "vhu", version: "0" }, machine: { name: "m" } },
       { base: below },
     );
     writer.writeMemoryMap([{ id: 0, guestAddress: 0, sizeBytes: SIZE, name: "ram" }]);
-    writer.writeMemory(0, 0, memory);
+    await writer.writeMemory(0, 0, memory);
     writer.writeManifest({ devices: [], memory: { totalBytes: SIZE } });
     writer.finish();
   };
-  write(base);
+  await write(base);
   memory.fill(9, 8192, 12288);
   using reader = SnapshotReader.open(base);
-  write(child, reader);
+  await write(child, reader);
   return { base, child, folder, [Symbol.dispose]: () => rmSync(folder, { recursive: true, force: true }) };
 }
 
 test("flatten: 0, and a file that needs no other; inspect and verify know the chain", async () => {
-  using files = chain();
+  using files = await chain();
   const inspect = await runVhu(["snapshot", "inspect", files.child]);
   expect(inspect.stdout).toContain("based on");
   expect(inspect.stdout).toContain("░");
@@ -46,7 +48,7 @@ test("flatten: 0, and a file that needs no other; inspect and verify know the ch
 });
 
 test("flatten: 4 where the base is missing, 0 where it is named, 3 where it is damaged", async () => {
-  using files = chain();
+  using files = await chain();
   const [away, full] = [join(files.folder, "away.bak"), join(files.folder, "full.vhu")];
   renameSync(files.base, away);
   const missing = await runVhu(["snapshot", "flatten", files.child, full]);

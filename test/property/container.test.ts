@@ -92,7 +92,7 @@ test("zero runs cover all pages, in order, and say the truth", () => {
   );
 });
 
-test("memory comes back, whatever is written in how many passes", () => {
+test("memory comes back, whatever is written in how many passes", async () => {
   const folder = mkdtempSync(join(tmpdir(), "vhu-container-"));
   const path = join(folder, "a.vhu");
   const content = fc.record({
@@ -101,8 +101,8 @@ test("memory comes back, whatever is written in how many passes", () => {
     states: fc.array(fc.uint8Array({ maxLength: 2000 }), { maxLength: 3 }),
   });
   try {
-    fc.assert(
-      fc.property(content, ({ passes: list, seed, states }) => {
+    await fc.assert(
+      fc.asyncProperty(content, async ({ passes: list, seed, states }) => {
         const memory = new Uint8Array(PAGES * MEMORY_PAGE_BYTES);
         const sizeBytes = memory.length;
         {
@@ -116,7 +116,11 @@ test("memory comes back, whatever is written in how many passes", () => {
               const fill = (seed + from * passNumber) % 4;
               memory.fill(fill, from * MEMORY_PAGE_BYTES, (from + count) * MEMORY_PAGE_BYTES);
               const offset = from * MEMORY_PAGE_BYTES;
-              writer.writeMemory(3, offset, memory.subarray(offset, offset + count * MEMORY_PAGE_BYTES));
+              await writer.writeMemory(
+                3,
+                offset,
+                memory.subarray(offset, offset + count * MEMORY_PAGE_BYTES),
+              );
             }
           }
           for (const [deviceId, bytes] of states.entries()) {

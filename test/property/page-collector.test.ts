@@ -19,11 +19,11 @@ const run = fc.record({
   fill: fc.nat(3),
 });
 
-test("whatever order the pages come in, the snapshot holds the last content of each", () => {
+test("whatever order the pages come in, the snapshot holds the last content of each", async () => {
   const dir = mkdtempSync(join(tmpdir(), "vhu-col-"));
   try {
-    fc.assert(
-      fc.property(fc.array(run, { maxLength: 12 }), (runs) => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(run, { maxLength: 12 }), async (runs) => {
         const expected = BLOCKS.map(({ sizeBytes }) => new Uint8Array(sizeBytes));
         const path = join(dir, "s.vhu");
         using writer = SnapshotWriter.toFile(path, { writer: { name: "test", version: "0" } });
@@ -37,7 +37,7 @@ test("whatever order the pages come in, the snapshot holds the last content of e
             else collector.page(block, page * PAGE, new Uint8Array(PAGE).fill(fill));
           }
         }
-        collector.finish();
+        await collector.finish();
         writer.writeManifest({ devices: [], memory: { totalBytes: collector.totalBytes } });
         writer.finish();
         using reader = SnapshotReader.open(path);

@@ -75,20 +75,25 @@ async function makeSnapshot(folder: string, kind: DamagedKind) {
   memory.copyWithin(3 << 20, 0, 1 << 20);
   const key = kind === "encrypted" ? await newFileKey({ recipients: [await newRecipient()] }) : undefined;
   const path = join(folder, "base.vhu");
-  write(path, memory, undefined, key);
+  await write(path, memory, undefined, key);
   if (kind !== "incremental") return { path, key };
   using base = SnapshotReader.open(path);
   for (let page = 0; page < SIZE / PAGE; page += 10) memory.fill(random(256), page * PAGE, page * PAGE + 100);
   const child = join(folder, "child.vhu");
-  write(child, memory, base, undefined);
+  await write(child, memory, base, undefined);
   return { path: child, key };
 }
 
-function write(path: string, memory: Uint8Array, base?: SnapshotReader, fileKey?: NewFileKey): void {
+async function write(
+  path: string,
+  memory: Uint8Array,
+  base?: SnapshotReader,
+  fileKey?: NewFileKey,
+): Promise<void> {
   const header = { writer: { name: "vhu", version: "0" }, machine: { name: "m" } };
   using writer = SnapshotWriter.toFile(path, header, { base, fileKey });
   writer.writeMemoryMap([{ id: 0, guestAddress: 0, sizeBytes: SIZE, name: "ram" }]);
-  writer.writeMemory(0, 0, memory);
+  await writer.writeMemory(0, 0, memory);
   const state = writer.writeDeviceState(2);
   state.write(memory.subarray(0, 20_000));
   state.finish();

@@ -13,7 +13,7 @@ for (let round = 0; ; round += 1) {
   });
   writer.writeMemoryMap([{ id: 0, guestAddress: 0, sizeBytes, name: "ram" }]);
   memory.fill(round, 0, 4096);
-  writer.writeMemory(0, 0, memory);
+  await writer.writeMemory(0, 0, memory);
   writer.writeManifest({ devices: [], memory: { totalBytes: sizeBytes } });
   writer.finish();
 }

@@ -34,7 +34,7 @@ writer.writeMemoryMap([{ id: 0, name: "ram", guestAddress: 0, sizeBytes, userAdd
 const piece = new Uint8Array(PIECE_BYTES);
 for (let at = 0; at < sizeBytes; at += piece.length) {
   fill(piece);
-  writer.writeMemory(0, at, piece);
+  await writer.writeMemory(0, at, piece);
 }
 writer.writeManifest({ devices: [], memory: { totalBytes: sizeBytes } });
 console.log(JSON.stringify(writer.finish().stats));

@@ -1,4 +1,4 @@
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -11,7 +11,7 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 const damaged = join(folder, "damaged.vhu");
 
 /** Some 100 KiB with everything in it. */
-function realSnapshot(): Buffer {
+async function realSnapshot(): Promise<Buffer> {
   const path = join(folder, "real.vhu");
   using writer = SnapshotWriter.toFile(path, headerFields);
   writer.writeMemoryMap([{ id: 0, guestAddress: 0, sizeBytes: 4 * MiB, name: "ram" }]);
@@ -19,9 +19,9 @@ function realSnapshot(): Buffer {
   memory.set(pages(256), 0);
   memory.set(pages(20, 4), 2 * MiB);
   memory.set(memory.subarray(0, MiB), 3 * MiB);
-  writer.writeMemory(0, 0, memory);
+  await writer.writeMemory(0, 0, memory);
   writer.nextMemoryPass();
-  writer.writeMemory(0, 4096, pages(3, 11));
+  await writer.writeMemory(0, 4096, pages(3, 11));
   const state = writer.writeDeviceState(2);
   state.write(crypto.getRandomValues(new Uint8Array(5000)));
   state.finish();
@@ -52,7 +52,10 @@ function readAll(path: string): void {
 
 describe("damage is found", () => {
   const small = readFileSync(fixture.paths[1]!);
-  const real = realSnapshot();
+  let real: Buffer;
+  beforeAll(async () => {
+    real = await realSnapshot();
+  });
 
   test("at every truncation of a small file", () => {
     for (let length = 0; length < small.length; length += 1) {

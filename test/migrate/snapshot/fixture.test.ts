@@ -37,10 +37,10 @@ describe("every version", () => {
     expectFixture(path, version);
   });
 
-  test("what is written today loads the same", () => {
+  test("what is written today loads the same", async () => {
     using folder = temporaryFolder();
     const path = join(folder.path, "a.vhu");
-    writeFixture(path);
+    await writeFixture(path);
     expectFixture(path, SNAPSHOT_VERSION);
   });
 

@@ -105,7 +105,7 @@ describe("an incremental snapshot", () => {
       using writer = SnapshotWriter.toFile(path, header, { base });
       writer.writeMemoryMap(map());
       writer.writeUnchanged(0, 0, MiB);
-      writer.writeMemory(0, MiB, pages(1, 5));
+      await writer.writeMemory(0, MiB, pages(1, 5));
       writer.writeUnchanged(0, MiB + PAGE, SIZE - MiB - PAGE);
       writer.writeManifest(manifest);
       writer.finish();

@@ -1,11 +1,23 @@
 import { describe, expect, test } from "bun:test";
+import { randomFillSync } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { loadMemory, saveMemory } from "../../../migrate/ram/mod.ts";
+import { writeAll } from "../../../migrate/snapshot/file-io.ts";
 import { SnapshotReader, SnapshotWriter } from "../../../migrate/snapshot/mod.ts";
+import { SyscallError } from "../../../src/errors.ts";
 import { createMemfd, type Fd, Mapping } from "../../../src/sys/mod.ts";
 import { randomNumbers } from "../../fuzz/mutate.ts";
-import { headerFields, MiB, manifest, PAGE, pages, temporaryFolder } from "./support.ts";
+import {
+  asyncFailureOf,
+  failureOf,
+  headerFields,
+  MiB,
+  manifest,
+  PAGE,
+  pages,
+  temporaryFolder,
+} from "./support.ts";
 
 const SIZE = 64 * MiB;
 
@@ -106,5 +118,48 @@ describe("memory through Workers", () => {
     expect(saving).rejects.toThrow("no more room");
     await saving.catch(() => undefined);
     await save(path, memory);
+  });
+
+  test("that is given several times at once, out of order and in two passes, comes back", async () => {
+    using folder = temporaryFolder();
+    const path = join(folder.path, "a.vhu");
+    using fd = guestMemory();
+    const memory = contentOf(fd);
+    {
+      using writer = SnapshotWriter.toFile(path, headerFields);
+      writer.writeMemoryMap([{ id: 0, guestAddress: 0, sizeBytes: SIZE, name: "ram" }]);
+      const flights: Promise<void>[] = [];
+      for (let at = SIZE - 8 * MiB; at >= 0; at -= 8 * MiB)
+        flights.push(writer.writeMemory(0, at, memory.subarray(at, at + 8 * MiB)));
+      writer.nextMemoryPass();
+      flights.push(writer.writeMemory(0, MiB, pages(3, 88)));
+      writer.writeManifest(manifest);
+      expect(failureOf(() => writer.finish()).message).toContain("await writeMemory");
+      await Promise.all(flights);
+      writer.finish();
+    }
+    memory.set(pages(3, 88), MiB);
+    using reader = SnapshotReader.open(path);
+    using loaded = await loadMemory(reader, reader.memoryMap[0]!);
+    expect(Buffer.compare(contentOf(loaded), memory)).toBe(0);
+    expect(reader.verify({ deep: true })).toMatchObject({ ok: true });
+  });
+
+  test("fails in every write that is under way, and in all that follows", async () => {
+    using folder = temporaryFolder();
+    const memory = randomFillSync(new Uint8Array(60 * MiB));
+    let count = 0;
+    using writer = SnapshotWriter.toFile(join(folder.path, "a.vhu"), headerFields, {
+      write: (fd, bytes, what) => {
+        if (++count > 2) throw new SyscallError("write", "EIO", what);
+        writeAll(fd, bytes, what);
+      },
+    });
+    writer.writeMemoryMap([{ id: 0, guestAddress: 0, sizeBytes: SIZE, name: "ram" }]);
+    const flights = [0, 1, 2].map((at) =>
+      writer.writeMemory(0, at * 20 * MiB, memory.subarray(at * 20 * MiB, (at + 1) * 20 * MiB)),
+    );
+    for (const flight of flights) expect(await asyncFailureOf(() => flight)).toMatchObject({ errno: "EIO" });
+    expect(failureOf(() => writer.writeHole(0, 0, PAGE))).toMatchObject({ errno: "EIO" });
   });
 });

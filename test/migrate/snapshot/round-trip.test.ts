@@ -16,7 +16,7 @@ function regionOf(reader: SnapshotReader, regionId: number, sizeBytes: number): 
 }
 
 describe("a snapshot file", () => {
-  test("gives back memory, states, manifest and header", () => {
+  test("gives back memory, states, manifest and header", async () => {
     using folder = temporaryFolder();
     const path = join(folder.path, "a.vhu");
     const memory = new Uint8Array(5 * MiB);
@@ -29,7 +29,7 @@ describe("a snapshot file", () => {
       { id: 7, guestAddress: 0, sizeBytes: memory.length, name: "ram" },
       { id: 8, guestAddress: 0x1_0000_0000, sizeBytes: MiB, name: "hole" },
     ]);
-    writer.writeMemory(7, 0, memory);
+    await writer.writeMemory(7, 0, memory);
     const [first, second] = [writer.writeDeviceState(0), writer.writeDeviceState(1)];
     for (let index = 0; index < 40; index += 1) {
       first.write(state);
@@ -63,19 +63,19 @@ describe("a snapshot file", () => {
     expect(() => reader.extents(5)).toThrow("no memory region 5");
   });
 
-  test("a later pass replaces parts of an earlier one", () => {
+  test("a later pass replaces parts of an earlier one", async () => {
     using folder = temporaryFolder();
     const path = join(folder.path, "a.vhu");
     const memory = pages(64, 3);
     using writer = SnapshotWriter.toFile(path, headerFields);
     writer.writeMemoryMap([{ id: 0, guestAddress: 0, sizeBytes: memory.length, name: "ram" }]);
-    writer.writeMemory(0, 0, memory);
+    await writer.writeMemory(0, 0, memory);
     for (let pass = 1; pass < 4; pass += 1) {
       expect(writer.nextMemoryPass()).toBe(pass);
       for (const at of [pass, 10 * pass, 40]) {
         const changed = pages(2, pass * 100 + at);
         memory.set(changed, at * PAGE);
-        writer.writeMemory(0, at * PAGE, changed);
+        await writer.writeMemory(0, at * PAGE, changed);
       }
     }
     memory.fill(0, 50 * PAGE, 52 * PAGE);
@@ -94,7 +94,7 @@ describe("a snapshot file", () => {
       import { SnapshotWriter } from ${JSON.stringify(join(import.meta.dir, "../../../migrate/snapshot/mod.ts"))};
       const writer = SnapshotWriter.toFd(1, { writer: { name: "vhu", version: "0" } });
       writer.writeMemoryMap([{ id: 0, guestAddress: 0, sizeBytes: ${4 * MiB}, name: "ram" }]);
-      writer.writeMemory(0, 0, crypto.getRandomValues(new Uint8Array(65536)));
+      await writer.writeMemory(0, 0, crypto.getRandomValues(new Uint8Array(65536)));
       writer.writeHole(0, 65536, ${4 * MiB - 65536});
       writer.writeManifest({ devices: [], memory: { totalBytes: 0 } });
       writer.finish();`;

@@ -44,6 +44,17 @@ export function failureOf(action: () => unknown): VhuError {
   throw new Error("it was accepted");
 }
 
+/** As failureOf, for an action that takes its time. */
+export async function asyncFailureOf(action: () => unknown): Promise<VhuError> {
+  try {
+    await action();
+  } catch (error) {
+    if (error instanceof VhuError) return error;
+    throw error;
+  }
+  throw new Error("it was accepted");
+}
+
 /** As failureOf, for damaged bytes: a FormatError that names its place. */
 export function formatFailureOf(action: () => unknown): FormatError {
   const error = failureOf(action);

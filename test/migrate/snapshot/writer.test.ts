@@ -15,26 +15,35 @@ import { SnapshotReader, SnapshotWriter } from "../../../migrate/snapshot/mod.ts
 import { removeLeftovers, temporaryName } from "../../../migrate/snapshot/temporary-name.ts";
 import { SyscallError, UsageError } from "../../../src/errors.ts";
 import { killSaves } from "../../support/kill-save.ts";
-import { failureOf, headerFields, MiB, manifest, PAGE, pages, temporaryFolder } from "./support.ts";
+import {
+  asyncFailureOf,
+  failureOf,
+  headerFields,
+  MiB,
+  manifest,
+  PAGE,
+  pages,
+  temporaryFolder,
+} from "./support.ts";
 
 const ram = (sizeBytes: number) => [{ id: 0, guestAddress: 0, sizeBytes, name: "ram" }];
 
 describe("a writer that does not finish", () => {
-  test("leaves what was there, and nothing else", () => {
+  test("leaves what was there, and nothing else", async () => {
     using folder = temporaryFolder();
     const path = join(folder.path, "a.vhu");
     writeFileSync(path, "old");
     {
       using writer = SnapshotWriter.toFile(path, headerFields);
       writer.writeMemoryMap(ram(4 * MiB));
-      writer.writeMemory(0, 0, crypto.getRandomValues(new Uint8Array(65536)));
+      await writer.writeMemory(0, 0, crypto.getRandomValues(new Uint8Array(65536)));
       expect(readdirSync(folder.path)).toEqual(["a.vhu"]);
     }
     expect(readdirSync(folder.path)).toEqual(["a.vhu"]);
     expect(readFileSync(path, "utf8")).toBe("old");
   });
 
-  test("is one that a full disk stopped", () => {
+  test("is one that a full disk stopped", async () => {
     using folder = temporaryFolder();
     const mount = join(folder.path, "small");
     mkdirSync(mount);
@@ -49,10 +58,10 @@ describe("a writer that does not finish", () => {
       const random = new Uint8Array(4 * MiB);
       for (let at = 0; at < random.length; at += 65536)
         crypto.getRandomValues(random.subarray(at, at + 65536));
-      const error = failureOf(() => {
+      const error = await asyncFailureOf(async () => {
         using writer = SnapshotWriter.toFile(path, headerFields);
         writer.writeMemoryMap(ram(random.length));
-        writer.writeMemory(0, 0, random);
+        await writer.writeMemory(0, 0, random);
         writer.writeManifest(manifest);
         writer.finish();
       });
@@ -79,13 +88,13 @@ describe("a writer that does not finish", () => {
     }
   });
 
-  test("is one whose disk fails half-way", () => {
+  test("is one whose disk fails half-way", async () => {
     using folder = temporaryFolder();
     const path = join(folder.path, "a.vhu");
     writeFileSync(path, "old");
     for (const failing of [1, 2, 3, 4, 5]) {
       let count = 0;
-      const error = failureOf(() => {
+      const error = await asyncFailureOf(async () => {
         using writer = SnapshotWriter.toFile(path, headerFields, {
           write: (fd, bytes, what) => {
             if (++count === failing) throw new SyscallError("write", "EIO", what);
@@ -93,7 +102,7 @@ describe("a writer that does not finish", () => {
           },
         });
         writer.writeMemoryMap(ram(MiB));
-        writer.writeMemory(0, 0, pages(256));
+        await writer.writeMemory(0, 0, pages(256));
         writer.writeManifest(manifest);
         writer.finish();
       });
@@ -149,11 +158,11 @@ test("a writer closes its file, finished or not", () => {
 });
 
 describe("a writer refuses", () => {
-  const attempt = (write: (writer: SnapshotWriter) => void, message: string) => {
+  const attempt = async (write: (writer: SnapshotWriter) => unknown, message: string) => {
     using folder = temporaryFolder();
-    const error = failureOf(() => {
+    const error = await asyncFailureOf(async () => {
       using writer = SnapshotWriter.toFile(join(folder.path, "a.vhu"), headerFields);
-      write(writer);
+      await write(writer);
       writer.finish();
     });
     expect(error).toBeInstanceOf(UsageError);
@@ -161,14 +170,14 @@ describe("a writer refuses", () => {
     expect(readdirSync(folder.path)).toEqual([]);
   };
 
-  test.each<[string, (writer: SnapshotWriter) => void, string]>([
+  test.each<[string, (writer: SnapshotWriter) => unknown, string]>([
     ["to leave out the manifest", () => undefined, "manifest"],
     ["memory of an unknown region", (writer) => writer.writeMemory(3, 0, pages(1)), "region 3"],
     [
       "half pages",
       (writer) => {
         writer.writeMemoryMap(ram(MiB));
-        writer.writeMemory(0, 0, new Uint8Array(100));
+        return writer.writeMemory(0, 0, new Uint8Array(100));
       },
       "whole pages",
     ],
@@ -191,10 +200,10 @@ describe("a writer refuses", () => {
     ],
     [
       "memory that comes twice",
-      (writer) => {
+      async (writer) => {
         writer.writeMemoryMap(ram(MiB));
         writer.writeHole(0, 0, MiB);
-        writer.writeMemory(0, 0, pages(1));
+        await writer.writeMemory(0, 0, pages(1));
         writer.writeManifest(manifest);
       },
       "written twice",
