@@ -44,9 +44,9 @@ export function registerBlk(run: Command, serves: string, exitStatus: CommandPag
     .addOption(
       new Option(
         "--io <way>",
-        "io_uring, or preadv and pwritev; auto: io_uring where it is allowed, but for images in memory",
+        "uring: io_uring; sync: preadv and pwritev; mixed: io_uring, in line what is faster so; auto: mixed where io_uring is allowed, sync for images in memory",
       )
-        .choices(["auto", "uring", "sync"])
+        .choices(["auto", "mixed", "uring", "sync"])
         .default("auto"),
     )
     .option("--direct", "past the page cache (O_DIRECT), but for requests that are not aligned")

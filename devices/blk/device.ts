@@ -18,12 +18,12 @@ import { FailureLog } from "./failure-log.ts";
 import { ImageLock } from "./image-lock.ts";
 import { RequestProcessor } from "./request-processor.ts";
 import { RequestReader } from "./request-reader.ts";
-import type { BlkRunnerParameters } from "./ring-program.ts";
+import type { BlkDataPath, BlkRunnerParameters } from "./ring-program.ts";
 import { ID_BYTES, SharedSettings } from "./shared-settings.ts";
 import { BLK_STATE_VERSION, type BlkState, checkBlkState } from "./state.ts";
 
-/** How ring Workers read and write: by io_uring, or by preadv and pwritev; "auto": io_uring where that is allowed and helps. */
-export type BlkIo = "auto" | "uring" | "sync";
+/** How ring Workers read and write; "auto": "mixed" where io_uring is allowed and the image is not in memory, else "sync". */
+export type BlkIo = "auto" | BlkDataPath;
 
 export interface BlkOptions {
   /** What GET_ID answers (a disk's serial number), at most 20 bytes. Default: empty, or what a restored state says. */
@@ -53,7 +53,7 @@ export class BlkDevice implements VhostUserDevice, Disposable {
   readonly oldestCompatibleStateVersion = 1;
   readonly ringProgram = new URL("./ring-program.ts", import.meta.url);
   /** How its queues read and write in ring Workers. */
-  readonly io: "uring" | "sync";
+  readonly io: BlkDataPath;
   readonly #settings = new SharedSettings();
   readonly #lock: ImageLock | undefined;
   readonly #requests: RequestProcessor;
@@ -229,10 +229,10 @@ function checkOptions(id: string | undefined, numQueues: number): void {
   }
 }
 
-function chooseIo(io: BlkIo, image: DiskImage): "uring" | "sync" {
+function chooseIo(io: BlkIo, image: DiskImage): BlkDataPath {
   if (io === "sync") return "sync";
   const obstacle = ioUringObstacle();
-  if (io === "auto") return obstacle === undefined && !image.isInMemory ? "uring" : "sync";
-  if (obstacle !== undefined) throw new StateError(`there is no io_uring for --io uring: ${obstacle}`);
-  return "uring";
+  if (io === "auto") return obstacle === undefined && !image.isInMemory ? "mixed" : "sync";
+  if (obstacle !== undefined) throw new StateError(`there is no io_uring for --io ${io}: ${obstacle}`);
+  return io;
 }

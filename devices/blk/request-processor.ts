@@ -1,4 +1,12 @@
-import { allocateRange, Errno, IoVector, readAt, syncData, writeAt } from "../../src/sys/mod.ts";
+import {
+  allocateRange,
+  Errno,
+  IoVector,
+  readAt,
+  readCachedAt,
+  syncData,
+  writeAt,
+} from "../../src/sys/mod.ts";
 import type { Chain } from "../../src/vring/mod.ts";
 import { isAligned, nextPieces } from "./data-pieces.ts";
 import { DIRECT_ALIGNMENT, type ImageFiles } from "./image-files.ts";
@@ -38,6 +46,17 @@ export class RequestProcessor {
     let error = this.#act(request);
     if (error === 0 && this.mustBeDurable(request)) error = syncData(this.files.buffered);
     settle(request, error, this.reader.log);
+  }
+
+  /** Serves a read whose data is all in the page cache. False, and nothing done, where it is not. */
+  readCached(request: BlkRequest): boolean {
+    const vector = this.#vector;
+    nextPieces(request, vector);
+    if (vector.totalBytes < request.sizeBytes) return false;
+    if (readCachedAt(this.files.buffered, vector, request.offset) !== request.sizeBytes) return false;
+    request.doneBytes = request.sizeBytes;
+    settle(request, 0, this.reader.log);
+    return true;
   }
 
   mustBeDurable({ action, doneBytes, sizeBytes }: BlkRequest): boolean {

@@ -12,6 +12,8 @@ import { isUnsupported, PUNCH_MODE, ZERO_MODE } from "./zero-range.ts";
 const MAX_IN_FLIGHT = 256;
 /** Requests that are taken before they are submitted. */
 const MAX_BATCH = 64;
+/** Requests that are served in line before their completions are shown. */
+const MAX_IN_LINE = 16;
 /** Pieces of one readv or writev: SEG_MAX and the header's. What has more goes in several. */
 const MAX_PIECES = 128;
 /** Places of the registered files. */
@@ -39,6 +41,8 @@ export class UringRunner implements RingRunner {
     readonly queue: DeviceQueue,
     readonly files: ImageFiles,
     readonly processor: RequestProcessor,
+    /** Do in line what is faster in line. */
+    readonly isMixed: boolean,
   ) {
     const count = Math.min(queue.size, MAX_IN_FLIGHT);
     this.#slots = Array.from({ length: count }, () => new Slot());
@@ -79,12 +83,12 @@ export class UringRunner implements RingRunner {
   /** Takes what came in. Returns how many requests were answered at once. */
   #take(): number {
     let answered = 0;
-    for (let count = 0; count < MAX_BATCH && this.#freeCount > 0; count++) {
+    for (let count = 0; count < MAX_BATCH && answered < MAX_IN_LINE && this.#freeCount > 0; count++) {
       const place = this.#free[this.#freeCount - 1]!;
       const slot = this.#slots[place]!;
       if (!this.queue.pop(slot.chain)) break;
       this.processor.reader.read(slot);
-      if (slot.action === ACTION.answer) {
+      if (slot.action === ACTION.answer || (this.isMixed && this.#isServedInLine(slot, count === 0))) {
         this.queue.complete(slot.chain, slot.finish(this.#status));
         answered++;
       } else {
@@ -93,6 +97,21 @@ export class UringRunner implements RingRunner {
       }
     }
     return answered;
+  }
+
+  /** Serves what needs no waiting in line. `isFirst`: nothing was taken before it in this turn. */
+  #isServedInLine(slot: Slot, isFirst: boolean): boolean {
+    if (slot.action === ACTION.write) {
+      if (this.processor.reader.settings.writeThrough || this.#isDirect(slot)) return false;
+      this.processor.execute(slot);
+      return true;
+    }
+    const isAlone = isFirst && this.#freeCount === this.#slots.length;
+    return isAlone && slot.action === ACTION.read && !this.#isDirect(slot) && this.processor.readCached(slot);
+  }
+
+  #isDirect(slot: Slot): boolean {
+    return this.files.direct !== undefined && isAligned(slot, DIRECT_ALIGNMENT);
   }
 
   /** Submits, and ends what is done. Returns true when there was something. `answered` completions wait to be shown. */
@@ -128,7 +147,7 @@ export class UringRunner implements RingRunner {
         ring.fallocate(place, FILE.buffered, slot.mayUnmap ? PUNCH_MODE : ZERO_MODE, offset, sizeBytes);
         return;
       default:
-        if (this.files.direct !== undefined && isAligned(slot, DIRECT_ALIGNMENT)) slot.file = FILE.direct;
+        if (this.#isDirect(slot)) slot.file = FILE.direct;
         this.#transfer(place, slot);
     }
   }

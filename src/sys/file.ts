@@ -5,6 +5,9 @@ import type { IoVector } from "./io-vector.ts";
 import { libc } from "./libc.ts";
 import { NativeBuffer } from "./native-buffer.ts";
 
+/** include/uapi/linux/fs.h */
+const RWF_NOWAIT = 8;
+
 /** Opens a file. `flags` are O bits; CLOEXEC is always set. */
 export function openFile(path: string, flags: number, mode = 0o600): Fd {
   const cPath = NativeBuffer.cString(path);
@@ -23,6 +26,15 @@ export function openTemporaryFile(folder: string): Fd {
  */
 export function readAt(fd: Fd, vector: IoVector, offset: number): number {
   return transferAll(libc.preadv, fd, vector, offset);
+}
+
+/**
+ * As `readAt`, in one try that never waits for a disk: -EAGAIN when not all of it is in the page cache or memory (or where the
+ * file system cannot tell), or fewer bytes than asked for. `vector` is left as it was.
+ */
+export function readCachedAt(fd: Fd, vector: IoVector, offset: number): number {
+  const count = Number(libc.preadv2(fd.number, vector.address, vector.count, offset, RWF_NOWAIT));
+  return count < 0 ? -lastErrno() : count;
 }
 
 /** Writes all pieces of `vector` (which it consumes) at `offset`. Returns the bytes written or the negative errno. */

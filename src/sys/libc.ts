@@ -42,6 +42,7 @@ const signatures = {
   read: { args: ["i32", "u64_fast", "u64_fast"], returns: "i64_fast" },
   recvmsg: { args: ["i32", "u64_fast", "i32"], returns: "i64_fast" },
   sendmsg: { args: ["i32", "u64_fast", "i32"], returns: "i64_fast" },
+  sched_yield: { args: [], returns: "i32" },
   setsockopt: { args: ["i32", "i32", "i32", "u64_fast", "u32"], returns: "i32" },
   shutdown: { args: ["i32", "i32"], returns: "i32" },
   socket: { args: ["i32", "i32", "i32"], returns: "i32" },

@@ -16,6 +16,7 @@ export {
   openTemporaryFile,
   punchHole,
   readAt,
+  readCachedAt,
   readSome,
   setNonBlocking,
   sizeOf,
@@ -46,6 +47,7 @@ export {
   limitResource,
   RLIMIT,
   replaceProcess,
+  yieldProcessor,
 } from "./process.ts";
 export { openPty, type Pty, terminalSize } from "./pty.ts";
 export { fillRandom } from "./random.ts";

@@ -12,6 +12,11 @@ const PR_GET_SECCOMP = 21;
 /** include/uapi/asm-generic/resource.h, the same on x86_64 and aarch64. */
 export const RLIMIT = { CORE: 4, NOFILE: 7 } as const;
 
+/** Lets another thread of this processor run, where one waits for it. About 0.3 us where none does. */
+export function yieldProcessor(): void {
+  libc.sched_yield();
+}
+
 /** Set-user-ID programs and file capabilities give this thread, and what it becomes, nothing any more. */
 export function forbidNewPrivileges(): void {
   check(processCalls.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)", "");

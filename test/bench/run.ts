@@ -1,5 +1,5 @@
 /**
- * Runs the benches and prints their figures: npm run bench -- [NAME…] [--json] [--rounds=N]
+ * Runs the benches and prints their figures: npm run bench -- [NAME…] [--only=TEXT] [--json] [--rounds=N]
  *
  * A figure is good for the machine and the moment; what counts is the ratio of contenders that took turns in one run.
  */
@@ -28,11 +28,12 @@ const json = words.includes("--json");
 const rounds = Number(
   words.find((word) => word.startsWith("--rounds="))?.slice("--rounds=".length) ?? DEFAULT_ROUNDS,
 );
+const only = words.find((word) => word.startsWith("--only="))?.slice("--only=".length) ?? "";
 const names = words.filter((word) => !word.startsWith("--"));
 const unknown = names.filter((name) => !BENCHES.some((bench) => bench.name === name));
 if (unknown.length > 0 || !(rounds >= MIN_ROUNDS)) {
   console.error(
-    `usage: npm run bench -- [NAME…] [--json] [--rounds=N], N at least ${MIN_ROUNDS}. The names:`,
+    `usage: npm run bench -- [NAME…] [--only=TEXT] [--json] [--rounds=N], TEXT of contests' titles, N at least ${MIN_ROUNDS}. The names:`,
   );
   for (const { name, meaning } of BENCHES) console.error(`  ${name.padEnd(20)} ${meaning}`);
   process.exit(2);
@@ -56,11 +57,12 @@ async function main(): Promise<void> {
   const results: ContestResult[] = [];
   for (const bench of chosen) {
     for (const contest of await bench.prepare(context)) {
-      const result = await hold(contest, rounds, (round) =>
+      if (!contest.title.includes(only)) continue;
+      const held = await hold(contest, rounds, (round) =>
         say(`${contest.title}: round ${round} of ${rounds}`),
       );
-      results.push(result);
-      if (!json) console.log(`${reportLines(result).join("\n")}\n`);
+      results.push(...held);
+      if (!json) for (const result of held) console.log(`${reportLines(result).join("\n")}\n`);
     }
   }
   const loadAverageAfter = describeMachine().loadAverage;

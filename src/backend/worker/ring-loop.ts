@@ -1,6 +1,6 @@
 import { StateError, VhuError } from "../../errors.ts";
 import { DirtyLog, GuestMemory } from "../../memory/mod.ts";
-import { Deadline, drainEvent, Epoll, type Fd, POLL } from "../../sys/mod.ts";
+import { Deadline, drainEvent, Epoll, type Fd, POLL, yieldProcessor } from "../../sys/mod.ts";
 import type { DeviceQueue } from "../device-queue.ts";
 import type { Order, StartOrder } from "./messages.ts";
 import type { RingRunner } from "./ring-program.ts";
@@ -91,6 +91,8 @@ export class RingLoop implements WorkerSurroundings, Disposable {
       for (let i = 0; i < SpinPolicy.POLLS_PER_LOOK; i++) {
         if (this.mail.hasOrder || this.#pollAll()) return spin.found();
       }
+      // The driver may share the core, and is then all that we wait for.
+      yieldProcessor();
     } while (spin.goesOn());
     return false;
   }

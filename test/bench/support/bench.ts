@@ -1,24 +1,33 @@
 /** One way to do the work that a contest measures. */
 export interface Contender {
   readonly name: string;
-  /** Does the work once and returns what it took, in the contest's unit. */
-  run(): Promise<number>;
+  /** Does the work once and returns what it took, in the contest's unit; then a figure for each of its `also`. */
+  run(): Promise<number | readonly number[]>;
 }
 
-/** What the contest is to show. `of` and `over` are names of contenders; without `over` the value itself is limited. */
+/**
+ * What the contest is to show. `of` and `over` are names of contenders: with several in `over`, the best of them in each
+ * round; without, the value itself is limited.
+ */
 export interface Goal {
   readonly of: string;
-  readonly over?: string;
+  readonly over?: string | readonly string[];
   readonly atMost?: number;
   readonly atLeast?: number;
 }
 
-/** The same work done in several ways, in turns. */
-export interface Contest {
-  readonly title: string;
+/** Something that one run tells. */
+export interface Measure {
   readonly unit: string;
-  readonly contenders: readonly Contender[];
   readonly goals: readonly Goal[];
+}
+
+/** The same work done in several ways, in turns. */
+export interface Contest extends Measure {
+  readonly title: string;
+  readonly contenders: readonly Contender[];
+  /** What each run tells besides. */
+  readonly also?: readonly Measure[];
 }
 
 export interface BenchContext {

@@ -29,22 +29,26 @@ export async function hold(
   contest: Contest,
   rounds: number,
   onRound: (round: number) => void,
-): Promise<ContestResult> {
-  const values = new Map<string, number[]>(contest.contenders.map(({ name }) => [name, []]));
+): Promise<ContestResult[]> {
+  const measures = [contest, ...(contest.also ?? [])];
+  const values = measures.map(
+    () => new Map<string, number[]>(contest.contenders.map(({ name }) => [name, []])),
+  );
   for (let round = 0; round <= rounds; round++) {
     onRound(round);
     for (const contender of inTurn(contest.contenders, round)) {
-      const value = await contender.run();
-      if (round > 0) values.get(contender.name)!.push(value);
+      const figures = [await contender.run()].flat();
+      if (round > 0)
+        for (const [i, figure] of figures.entries()) values[i]!.get(contender.name)!.push(figure);
     }
   }
-  return {
+  return measures.map(({ unit, goals }, i) => ({
     title: contest.title,
-    unit: contest.unit,
+    unit,
     rounds,
-    figures: [...values].map(([name, list]) => ({ name, ...spreadOf(list) })),
-    goals: contest.goals.flatMap((goal) => judge(goal, values)),
-  };
+    figures: [...values[i]!].map(([name, list]) => ({ name, ...spreadOf(list) })),
+    goals: goals.flatMap((goal) => judge(goal, values[i]!)),
+  }));
 }
 
 function inTurn(contenders: readonly Contender[], round: number): readonly Contender[] {
@@ -54,10 +58,17 @@ function inTurn(contenders: readonly Contender[], round: number): readonly Conte
 /** Nothing where a contender is missing (no C compiler): there is nothing to compare with. */
 function judge(goal: Goal, values: ReadonlyMap<string, readonly number[]>): GoalResult[] {
   const own = values.get(goal.of);
-  const other = goal.over === undefined ? undefined : values.get(goal.over);
-  if (own === undefined || (goal.over !== undefined && other === undefined)) return [];
-  const measured = spreadOf(own.map((value, round) => value / (other?.[round] ?? 1)));
+  const others = [goal.over ?? []]
+    .flat()
+    .flatMap((name) => [values.get(name) ?? []].filter(({ length }) => length));
+  if (own === undefined || (goal.over !== undefined && others.length === 0)) return [];
   const { atMost = Infinity, atLeast = 0 } = goal;
+  const best = atMost === Infinity ? Math.max : Math.min;
+  const measured = spreadOf(
+    own.map((value, round) =>
+      others.length === 0 ? value : value / best(...others.map((list) => list[round]!)),
+    ),
+  );
   const holds = (value: number) => value <= atMost && value >= atLeast;
   const unanimous = holds(measured.min) === holds(measured.max);
   const verdict = !unanimous ? "no verdict" : holds(measured.median) ? "met" : "missed";
@@ -66,7 +77,7 @@ function judge(goal: Goal, values: ReadonlyMap<string, readonly number[]>): Goal
 
 function textOf({ of, over, atMost, atLeast }: Goal): string {
   const limit = atMost === undefined ? `at least ${atLeast}` : `at most ${atMost}`;
-  return over === undefined ? `${of}: ${limit}` : `${of} / ${over}: ${limit}`;
+  return over === undefined ? `${of}: ${limit}` : `${of} / ${[over].flat().join(" or ")}: ${limit}`;
 }
 
 function spreadOf(values: readonly number[]): Spread {

@@ -4,7 +4,7 @@ import { DrivenMemory, DrivenQueue, type Piece } from "../../support/driven-queu
 import { recordingLogger } from "../../support/recording-logger.ts";
 
 /** "inline": as on the control thread; the others as in a ring Worker. */
-export const WAYS = ["inline", "sync", "uring"] as const;
+export const WAYS = ["inline", "sync", "mixed", "uring"] as const;
 
 export const [IN, OUT, FLUSH, GET_ID, DISCARD, WRITE_ZEROES] = [0, 1, 4, 8, 11, 13];
 export const [OK, IOERR, UNSUPP] = [0, 1, 2];

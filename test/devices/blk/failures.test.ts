@@ -25,7 +25,7 @@ import {
 } from "./blk-rig.ts";
 
 const MiB = 1 << 20;
-const WAYS = ["sync", "uring"] as const;
+const WAYS = ["sync", "mixed", "uring"] as const;
 
 let dir: string;
 beforeEach(() => {
