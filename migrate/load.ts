@@ -1,5 +1,4 @@
-import type { MoveOptions, VmDriver } from "./driver.ts";
-import type { SnapshotReader } from "./snapshot/mod.ts";
+import type { MoveOptions, VmDriver, VmSource } from "./driver.ts";
 
 export interface LoadOptions extends MoveOptions {
   /** Leave the machine suspended, as prepared. */
@@ -9,11 +8,11 @@ export interface LoadOptions extends MoveOptions {
 /** Loads a snapshot through a driver. A load that fails leaves nothing behind: what was built is discarded. */
 export async function loadMachine(
   driver: VmDriver,
-  reader: SnapshotReader,
+  source: VmSource,
   options: LoadOptions = {},
 ): Promise<void> {
   try {
-    await driver.prepareLoad(reader, options);
+    await driver.prepareLoad(source, options);
     options.signal?.throwIfAborted();
     if (options.paused) await driver.leavePrepared();
     else await driver.resume();

@@ -12,6 +12,7 @@ export type {
   VmSource,
 } from "./driver.ts";
 export { type LoadOptions, loadMachine } from "./load.ts";
+export { type LoadNewQemuOptions, loadNewQemu } from "./load-new-qemu.ts";
 export * from "./machine/mod.ts";
 export { OwnSnapshots, requireMayStart, type StartPolicy, TrustedKeys } from "./policy/mod.ts";
 export {
@@ -23,6 +24,9 @@ export {
   type QemuTreeOptions,
   qemuCommand,
   qemuDeviceTrees,
+  shareMemory,
+  startQemu,
 } from "./qemu/mod.ts";
+export { GuestMemory, sourceWithMemory } from "./ram/mod.ts";
 export { type RewriteOptions, rewriteSnapshot } from "./rewrite.ts";
 export { requirePassed, type SaveOptions, type SaveResult, saveMachine } from "./save.ts";

@@ -1,5 +1,12 @@
 import type { LoadOptions as MoveOptions } from "../../migrate/mod.ts";
-import { loadMachine, OwnSnapshots, QemuLaunch, qemuCommand, requireMayStart } from "../../migrate/mod.ts";
+import {
+  loadNewQemu,
+  OwnSnapshots,
+  QemuLaunch,
+  qemuCommand,
+  requireMayStart,
+  shareMemory,
+} from "../../migrate/mod.ts";
 import type { SnapshotReader } from "../../migrate/snapshot/mod.ts";
 import type { CommandContext } from "../command.ts";
 
@@ -32,27 +39,22 @@ export async function loadIntoNewQemu(
 ): Promise<LoadedQemu | undefined> {
   const own = new OwnSnapshots();
   const roots = own.has(reader.root) ? ["/"] : (options.root ?? []);
-  const { program, args, socketPath } = qemuCommand(reader.manifest.machine, {
+  const command = qemuCommand(reader.manifest.machine, {
     roots,
     program: options.qemu,
     socketPath: options.socket,
   });
   if (options.dryRun) {
-    const command = [program, ...args, ...QemuLaunch.argumentsOf(socketPath)];
-    if (output.json) output.document({ command });
-    else output.line(command.map(quoted).join(" "));
+    const { args, regions } = shareMemory(command.args, reader.memoryMap);
+    const added = QemuLaunch.argumentsOf(command.socketPath, regions.length);
+    const words = [command.program, ...args, ...added];
+    if (output.json) output.document({ command: words });
+    else output.line(words.map(quoted).join(" "));
     return undefined;
   }
   requireMayStart(reader.root, { own, trust: options.trust ?? false, signer: options.signer });
-  using launch = QemuLaunch.start(program, args, socketPath);
-  using driver = await launch.connect({ signal, force: options.force });
-  try {
-    await loadMachine(driver, reader, moveOptions);
-  } catch (error) {
-    throw launch.explain(error);
-  }
-  launch.release();
-  return { target: `qmp:${socketPath}`, pid: launch.pid, log: launch.logPath };
+  const launch = await loadNewQemu(reader, command, { ...moveOptions, signal, force: options.force });
+  return { target: `qmp:${command.socketPath}`, pid: launch.pid, log: launch.logPath };
 }
 
 /** As a shell reads it; control characters as $'…' shows them. */

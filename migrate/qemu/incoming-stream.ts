@@ -32,19 +32,20 @@ export class IncomingStream implements Disposable {
     this.#socket = socket;
   }
 
-  /**
-   * From here on the QEMU cannot take another stream: one that fails has to be started anew.
-   *
-   * @param endsOnError QEMU ends when the stream breaks off, whoever broke it off; else it stays, and tells why.
-   */
-  static async begin(client: QmpClient, endsOnError: boolean): Promise<IncomingStream> {
+  /** Into a QEMU that waits for its migration. From here on it cannot take another: one that fails has to be started anew. */
+  static async begin(client: QmpClient): Promise<IncomingStream> {
     const { socket, uri } = await giveStreamSocket(client);
     using stack = new DisposableStack();
     stack.use(socket);
-    setNonBlocking(socket.fd);
-    const given = { uri, "exit-on-error": endsOnError };
+    const given = { uri, "exit-on-error": false };
     await client.request("migrate-incoming", { answer: qmpNothing, arguments: given });
     stack.move();
+    return IncomingStream.over(client, socket);
+  }
+
+  /** Into a QEMU that has the other end of the socket, and reads from it. */
+  static over(client: QmpClient, socket: UnixSocket): IncomingStream {
+    setNonBlocking(socket.fd);
     return new IncomingStream(client, socket);
   }
 

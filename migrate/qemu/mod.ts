@@ -2,7 +2,9 @@
 
 export type { BackendStateDecoder } from "./decode/backend-state.ts";
 export { type QemuTreeOptions, qemuDeviceTrees } from "./decode/device-trees.ts";
-export { qemuCommand } from "./qemu-command.ts";
+export { type QemuCommand, qemuCommand } from "./qemu-command.ts";
 export { QemuDriver, type QemuDriverOptions } from "./qemu-driver.ts";
 export { QemuLaunch } from "./qemu-launch.ts";
 export { isQemuMachine } from "./qemu-machine.ts";
+export { shareMemory } from "./share-memory.ts";
+export { startQemu } from "./start-qemu.ts";

@@ -1,5 +1,15 @@
 import { FormatError, PeerError, StateError } from "../../src/errors.ts";
-import type { MoveOptions, PreflightCheck, VmDescription, VmDriver, VmSink, VmSource } from "../driver.ts";
+import type { UnixSocket } from "../../src/sys/mod.ts";
+import type {
+  MachineOutline,
+  MoveOptions,
+  PreflightCheck,
+  VmDescription,
+  VmDriver,
+  VmSink,
+  VmSource,
+} from "../driver.ts";
+import { memoryPieces } from "../ram/mod.ts";
 import type { SnapshotManifest } from "../snapshot/mod.ts";
 import { describeMachine, disks } from "./describe-machine.ts";
 import { freshBlocks } from "./fresh-memory.ts";
@@ -21,10 +31,12 @@ import { type RamPiece, rebuildStream } from "./stream-writer.ts";
 export interface QemuDriverOptions extends QmpConnectOptions {
   /** The VM ends after the save, or the caller copies its disks: what it writes later does no harm. */
   readonly areDisksCared?: boolean | undefined;
-  /** A QEMU that nobody else knows ends by itself when its load breaks off, even by SIGKILL of this process. */
-  readonly endsOnError?: boolean | undefined;
+  /** Where QEMU reads its incoming stream already: the driver's from now on. Else it waits with -incoming defer. */
+  readonly stream?: UnixSocket | undefined;
   /** Load although a disk's file has changed. */
   readonly force?: boolean | undefined;
+  /** RAM blocks that QEMU has from vhu already (`startQemu`): they are filled beside the stream. */
+  readonly sharedBlocks?: ReadonlySet<string> | undefined;
 }
 
 /** QEMU is done with its migration long before; this is for a machine that is busy. */
@@ -37,6 +49,9 @@ export class QemuDriver implements VmDriver {
   readonly #options: QemuDriverOptions;
   #settings: MigrationSettings | undefined;
   #outgoing: OutgoingStream | undefined;
+  #incoming: IncomingStream | undefined;
+  /** Blocks of a waiting QEMU that are zeros still. */
+  #fresh: ReadonlySet<string> = new Set();
   #earlierState: string | undefined;
   /** What `prepareLoad` loaded, or tried to. */
   #loaded: { readonly runState: string } | undefined;
@@ -93,32 +108,54 @@ export class QemuDriver implements VmDriver {
     return manifest;
   }
 
-  async prepareLoad(source: VmSource, options: MoveOptions = {}): Promise<void> {
-    const machine = parseQemuMachine(source.manifest.machine);
-    const stream = source.qemuStream();
-    if (stream === undefined) throw new FormatError("the snapshot has no QEMU stream", "qemuStream");
-    const parsed = readRest(stream);
-    const regions = regionsOf(source, parsed.blocks);
+  /**
+   * What can be done before a byte of the machine is known: QEMU is looked at, set up, and waits for its stream.
+   * `prepareLoad` does it where it was not done.
+   * @throws CompatibilityError when this QEMU is another machine
+   */
+  async prepareIncoming(outline: Pick<MachineOutline, "machine">): Promise<void> {
+    const machine = parseQemuMachine(outline.machine);
     await requireFit(this.#client, machine);
     if (!this.#options.force) requireSameDisks(machine);
     this.#settings = await MigrationSettings.apply(this.#client);
     // Without it, QEMU would let the VM run as soon as it has loaded.
     await this.#client.request("stop", { answer: qmpNothing });
-    const fresh = await freshBlocks(this.#client);
+    this.#fresh = await freshBlocks(this.#client);
     this.#loaded = { runState: machine.runState };
-    using incoming = await IncomingStream.begin(this.#client, this.#options.endsOnError ?? false);
-    const rebuilt = rebuildStream(parsed, (block) => {
-      const pieces = source.memory(regions[block] as number);
-      return fresh.has((parsed.blocks[block] as RamBlock).name) ? withoutZeros(pieces) : pieces;
+    const { stream } = this.#options;
+    this.#incoming =
+      stream === undefined
+        ? await IncomingStream.begin(this.#client)
+        : IncomingStream.over(this.#client, stream);
+  }
+
+  async prepareLoad(source: VmSource, options: MoveOptions = {}): Promise<void> {
+    const { runState } = parseQemuMachine(source.manifest.machine);
+    const rest = source.qemuStream();
+    if (rest === undefined) throw new FormatError("the snapshot has no QEMU stream", "qemuStream");
+    const parsed = readRest(rest);
+    const regions = regionsOf(source, parsed.blocks);
+    if (this.#incoming === undefined) await this.prepareIncoming({ machine: source.manifest.machine ?? {} });
+    this.#loaded = { runState };
+    const shared = this.#options.sharedBlocks ?? new Set();
+    const stream = rebuildStream(parsed, (block) => {
+      const { name, sizeBytes } = parsed.blocks[block] as RamBlock;
+      if (shared.has(name)) return [];
+      const pieces = piecesOf(source, regions[block] as number, sizeBytes);
+      return this.#fresh.has(name) ? withoutZeros(pieces) : pieces;
     });
-    await incoming.send(rebuilt, source.manifest.memory.totalBytes, options);
+    const { totalBytes } = source.manifest.memory;
+    const onProgress = shared.size === 0 ? options.onProgress : undefined;
+    await this.#incoming?.send(stream, totalBytes, { ...options, onProgress });
+    this.#closeIncoming();
   }
 
   /** After a save: as it was before. After a load: as it was when it was saved. */
   async resume(): Promise<void> {
     if (this.#loaded !== undefined) {
-      await this.#restoreSettings();
+      // First the VM, which stands still for as long as this takes.
       if (this.#loaded.runState === "running") await this.#client.request("cont", { answer: qmpNothing });
+      await this.#restoreSettings();
       return;
     }
     // Without SHUT, QEMU takes the migration for failed and goes back by itself.
@@ -153,6 +190,7 @@ export class QemuDriver implements VmDriver {
 
   [Symbol.dispose](): void {
     this.#closeOutgoing();
+    this.#closeIncoming();
     this.#client[Symbol.dispose]();
   }
 
@@ -161,10 +199,26 @@ export class QemuDriver implements VmDriver {
     this.#outgoing = undefined;
   }
 
+  #closeIncoming(): void {
+    this.#incoming?.[Symbol.dispose]();
+    this.#options.stream?.[Symbol.dispose]();
+    this.#incoming = undefined;
+  }
+
   async #restoreSettings(): Promise<void> {
     await this.#settings?.restore();
     this.#settings = undefined;
   }
+}
+
+/** Memory that came before the rest is in a memfd, what did not is in the snapshot. */
+function* piecesOf(source: VmSource, regionId: number, sizeBytes: number): Generator<RamPiece, void> {
+  if (source.takeMemory === undefined) {
+    yield* source.memory(regionId);
+    return;
+  }
+  using memory = source.takeMemory(regionId);
+  yield* memoryPieces(memory, sizeBytes);
 }
 
 function* withoutZeros(pieces: Iterable<RamPiece>): Generator<RamPiece, void> {

@@ -1,7 +1,8 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, existsSync, openSync, readFileSync } from "node:fs";
 import { PeerError, SyscallError } from "../../src/errors.ts";
-import { Deadline, UnixListener } from "../../src/sys/mod.ts";
+import { Deadline, type Fd, UnixListener, type UnixSocket } from "../../src/sys/mod.ts";
+import { streamSockets } from "./migration-stream.ts";
 import { QemuDriver, type QemuDriverOptions } from "./qemu-driver.ts";
 
 /** QEMU opens its monitor before it looks at its memory and disks; a loaded machine takes longer. */
@@ -9,44 +10,71 @@ const START_TIMEOUT_MS = 30_000;
 const POLL_MS = 10;
 const LOG_TAIL_CHARACTERS = 2_000;
 
+export interface QemuLaunchOptions {
+  /** The child's fds from 3 on; they stay the caller's. */
+  readonly fds?: readonly Fd[];
+  /** RAM blocks whose memory is behind those fds: the driver sends no page of them. */
+  readonly sharedBlocks?: ReadonlySet<string>;
+}
+
+/** The child's first fd after stdin, stdout and stderr. */
+const FIRST_FD = 3;
+
 /**
  * A QEMU that vhu started, in a session of its own, its output in a log file, so that it outlives vhu. Until `release` it
- * ends when this object is disposed of.
+ * ends when this object is disposed of. It has the stream's socket from its first moment, and ends when that closes before
+ * the machine was loaded: also when vhu is killed.
  */
 export class QemuLaunch implements Disposable {
   #isReleased = false;
+  /** Until the driver has it. */
+  #stream: UnixSocket | undefined;
 
   private constructor(
     readonly child: ChildProcess,
     readonly socketPath: string,
     readonly logPath: string,
-  ) {}
+    readonly sharedBlocks: ReadonlySet<string>,
+    stream: UnixSocket,
+  ) {
+    this.#stream = stream;
+  }
 
   /**
    * Starts QEMU with a monitor at `socketPath`, waiting for a VM. @throws UsageError when another process listens there
    */
-  static start(program: string, args: readonly string[], socketPath: string): QemuLaunch {
+  static start(
+    program: string,
+    args: readonly string[],
+    socketPath: string,
+    { fds = [], sharedBlocks = new Set() }: QemuLaunchOptions = {},
+  ): QemuLaunch {
     // QEMU would take the path away from whoever listens at it; this refuses that, and removes a stale socket.
     UnixListener.listen(socketPath)[Symbol.dispose]();
     const logPath = `${socketPath}.log`;
+    const [ours, theirs] = streamSockets();
+    using stack = new DisposableStack();
+    stack.use(ours);
+    using _ = theirs;
     const log = openSync(logPath, "a", 0o600);
     try {
-      const child = spawn(program, [...args, ...QemuLaunch.argumentsOf(socketPath)], {
+      const child = spawn(program, [...args, ...QemuLaunch.argumentsOf(socketPath, fds.length)], {
         detached: true,
-        stdio: ["ignore", log, log],
+        stdio: ["ignore", log, log, ...[...fds, theirs.fd].map(({ number }) => number)],
       });
       // A program that is not there; `connect` then tells it from the process that is missing.
       child.on("error", () => {});
-      return new QemuLaunch(child, socketPath, logPath);
+      stack.move();
+      return new QemuLaunch(child, socketPath, logPath, sharedBlocks, ours);
     } finally {
       closeSync(log);
     }
   }
 
-  /** What is added to the machine's own arguments. */
-  static argumentsOf(socketPath: string): string[] {
+  /** What is added to the machine's own arguments; QEMU gets the stream's socket after `fdCount` other fds. */
+  static argumentsOf(socketPath: string, fdCount: number): string[] {
     const path = socketPath.replaceAll(",", ",,");
-    return ["-qmp", `unix:${path},server=on,wait=off`, "-incoming", "defer"];
+    return ["-qmp", `unix:${path},server=on,wait=off`, "-S", "-incoming", `fd:${FIRST_FD + fdCount}`];
   }
 
   get pid(): number {
@@ -63,11 +91,14 @@ export class QemuLaunch implements Disposable {
       await Bun.sleep(POLL_MS);
     }
     try {
-      return await QemuDriver.connect(this.socketPath, {
+      const driver = await QemuDriver.connect(this.socketPath, {
         ...options,
-        endsOnError: true,
+        stream: this.#stream,
+        sharedBlocks: this.sharedBlocks,
         greetingTimeoutMs: START_TIMEOUT_MS,
       });
+      this.#stream = undefined;
+      return driver;
     } catch (error) {
       if (!(error instanceof PeerError)) throw error;
       throw this.#failure(error);
@@ -87,6 +118,7 @@ export class QemuLaunch implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.#stream?.[Symbol.dispose]();
     if (!this.#isReleased && !this.#hasEnded) this.child.kill("SIGKILL");
   }
 

@@ -1,9 +1,10 @@
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { PROGRAM, type Ran, runVhu } from "../bin/run-vhu.ts";
 import { type RunningQemu, requirePeers } from "../peers/mod.ts";
+import { peersFolder } from "../peers/peer.ts";
 import {
   BOOT_TIMEOUT_MS,
   beats,
@@ -36,12 +37,12 @@ async function save(qemu: RunningQemu): Promise<void> {
 }
 
 /** Of processes that have a word in their command line. */
-async function pidsWith(word: string): Promise<string[]> {
+function pidsWith(word: string): string[] {
   const found: string[] = [];
-  for await (const path of new Bun.Glob("[0-9]*/cmdline").scan({ cwd: "/proc", onlyFiles: false })) {
+  for (const pid of readdirSync("/proc").filter((name) => /^[0-9]+$/.test(name))) {
     try {
-      const words = readFileSync(join("/proc", path), "utf8");
-      if (words.includes("qemu-system") && words.includes(word)) found.push(path);
+      const words = readFileSync(join("/proc", pid, "cmdline"), "utf8");
+      if (words.includes("qemu-system") && words.includes(word)) found.push(pid);
     } catch {
       // It ended meanwhile.
     }
@@ -64,7 +65,7 @@ test.skipIf(!peers)(
     const last = beats(source).at(-1)!.count;
     const dry = await vhu(["load", "--dry-run", file]);
     expect(dry).toMatchObject({ status: 0, stderr: "" });
-    expect(dry.stdout).toContain("-incoming defer");
+    expect(dry.stdout).toContain("-incoming fd:4");
     expect(dry.stdout).toContain("'console=ttyS0 quiet");
     expect(existsSync(source.qmpPath)).toBe(false);
     const ran = await vhu(["load", "--json", file]);
@@ -82,6 +83,16 @@ test.skipIf(!peers)(
     const deadline = performance.now() + BOOT_TIMEOUT_MS;
     while (beats(source).length < 3 && performance.now() < deadline) await Bun.sleep(10);
     expect(beats(source)[0]).toEqual({ nonce, count: last + 1 });
+    // Its memory is what vhu made, and it is saved and loaded again as any other.
+    expect(readFileSync(`/proc/${summary.pid}/maps`, "utf8")).toContain("memfd:guest memory");
+    expect(await vhu(["save", "--stop", summary.target, file])).toMatchObject({ status: 0, stderr: "" });
+    const again = await vhu(["load", "--json", file]);
+    expect(again).toMatchObject({ status: 0, stderr: "" });
+    started[0] = JSON.parse(again.stdout.trim().split("\n").at(-1)!).pid;
+    const nextDeadline = performance.now() + BOOT_TIMEOUT_MS;
+    while (beats(source).length < 3 && performance.now() < nextDeadline) await Bun.sleep(10);
+    expect(beats(source)[0]).toMatchObject({ nonce });
+    expect(beats(source)[0]!.count).toBeGreaterThan(last + 3);
     // A second one would take the monitor away from the first.
     const second = await vhu(["load", file]);
     expect(second).toMatchObject({ status: 2 });
@@ -106,7 +117,7 @@ test.skipIf(!peers)(
     const foreign = await vhu(["load", ...socket, file], "another");
     expect(foreign).toMatchObject({ status: 4 });
     expect(foreign.stderr).toContain("no absolute path in an allowed folder");
-    const roots = ["--root", dir, "--root", join(import.meta.dir, "../..")];
+    const roots = ["--root", dir, "--root", peersFolder()];
     const untrusted = await vhu(["load", ...socket, ...roots, file], "another");
     expect(untrusted).toMatchObject({ status: 4 });
     expect(untrusted.stderr).toContain("--trust");
@@ -115,7 +126,7 @@ test.skipIf(!peers)(
     const damaged = join(dir, "damaged.vhu");
     writeFileSync(damaged, bytes);
     expect(await vhu(["load", ...socket, damaged])).toMatchObject({ status: 3 });
-    expect(await pidsWith(dir)).toEqual([]);
+    expect(pidsWith(dir)).toEqual([]);
     // After a SIGKILL of vhu nobody is left to end QEMU, so it ends by itself.
     const words = ["migrate", "load", "--json", ...socket, file];
     const child = Bun.spawn([...PROGRAM, ...words], {
@@ -128,11 +139,11 @@ test.skipIf(!peers)(
     child.kill("SIGKILL");
     await child.exited;
     const deadline = performance.now() + BOOT_TIMEOUT_MS;
-    while ((await pidsWith(dir)).length > 0 && performance.now() < deadline) await Bun.sleep(20);
-    expect(await pidsWith(dir)).toEqual([]);
+    while (pidsWith(dir).length > 0 && performance.now() < deadline) await Bun.sleep(20);
+    expect(pidsWith(dir)).toEqual([]);
     expect(await vhu(["load", "--qemu", "/bin/false", ...socket, file])).toMatchObject({ status: 5 });
     expect(await vhu(["load", "--qemu", "/nonexistent", ...socket, file])).toMatchObject({ status: 1 });
-    expect(await pidsWith(dir)).toEqual([]);
+    expect(pidsWith(dir)).toEqual([]);
   },
   3 * BOOT_TIMEOUT_MS,
 );
