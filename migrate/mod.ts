@@ -12,6 +12,7 @@ export type {
   VmSource,
 } from "./driver.ts";
 export { type LoadOptions, loadMachine } from "./load.ts";
+export { type LoadCheckOptions, loadChecks } from "./load-checks.ts";
 export { type LoadNewQemuOptions, loadNewQemu } from "./load-new-qemu.ts";
 export * from "./machine/mod.ts";
 export { OwnSnapshots, requireMayStart, type StartPolicy, TrustedKeys } from "./policy/mod.ts";

@@ -1,46 +1,135 @@
-import type { Command } from "commander";
-import { lockedSnapshot } from "../../migrate/snapshot/mod.ts";
+import { type Command, Option } from "commander";
+import { type DeviceStateForm, deviceStateForms } from "../../migrate/decode/mod.ts";
+import { loadChecks } from "../../migrate/mod.ts";
+import { lockedSnapshot, type SnapshotReader } from "../../migrate/snapshot/mod.ts";
+import { UsageError } from "../../src/errors.ts";
 import { about, aboutLater } from "../about.ts";
 import { parseAddressOf } from "../address.ts";
-import { action, addCommand } from "../command.ts";
+import { action, addCommand, type CommandContext } from "../command.ts";
 import { addOpeningOptions, type OpeningOptions, openWith } from "../credentials.ts";
+import { writeHexdump } from "../output/hexdump.ts";
+import { printable } from "../output/printable.ts";
 import { describeSnapshot } from "../snapshot/describe.ts";
+import { deviceNamed } from "../snapshot/device-named.ts";
+import { deviceStateTree } from "../snapshot/device-state.ts";
 import { lockedPage } from "../snapshot/locked-page.ts";
 import { snapshotPage } from "../snapshot/page.ts";
+import { sectionNamed, sectionNames } from "../snapshot/section.ts";
+import { treeDocument } from "../snapshot/tree-document.ts";
+import { treeLines } from "../snapshot/tree-lines.ts";
+
+interface InspectOptions extends OpeningOptions {
+  readonly device?: string;
+  readonly as?: DeviceStateForm;
+  readonly section?: string;
+  readonly hex?: boolean;
+}
+
+/** As FormatError has it: what is damaged was shown, so nothing is thrown. */
+const DAMAGED_STATUS = 3;
 
 export function registerSnapshotInspect(parent: Command): void {
   const command = addCommand(parent, {
     usage: "inspect <file>",
-    description: `show what is in a snapshot
+    description: `show what is in a snapshot, and whether it can be loaded here
 
 Reads the header, the manifest and the index, checks them against the root hash, and shows who made the
-snapshot, of what machine and devices, and what its memory is made of. Costs little at any size. It does not
-read the memory itself: "vhu snapshot verify" does. FILE may be "-" for stdin.`,
+snapshot, of what machine and devices, what its memory is made of, and what is in the way of loading it on
+this host. Costs little at any size. It does not read the memory itself: "vhu snapshot verify" does. FILE may
+be "-" for stdin.
+--device takes one device's state apart: those of vhu, virtiofsd, passt and crosvm. --section shows one part of the
+file: ${sectionNames.join(", ")}.`,
     examples: [
       ["vhu snapshot inspect web.vhu", "a page about the snapshot"],
-      ["vhu snapshot inspect web.vhu --json | jq '.devices[].type'", "the same for a program"],
+      [
+        "vhu snapshot inspect web.vhu --json | jq '.checks[] | select(.ok | not)'",
+        "what is in the way here?",
+      ],
+      ["vhu snapshot inspect --device share web.vhu", "a device's state as a tree"],
+      ["vhu snapshot inspect --device share --hex web.vhu", "the same, as bytes"],
+      ["vhu snapshot inspect --section manifest web.vhu --json", "one part of the file, for a program"],
       ["ssh host cat web.vhu | vhu snapshot inspect -", "a snapshot that comes through a pipe"],
     ],
     exitStatus: {
+      0: "shown, whether it can be loaded here or not",
       3: "the file is no snapshot, or is damaged; the message names the place",
-      4: "a newer vhu is needed to read it",
+      4: "a newer vhu, or a key, is needed to read it",
     },
   });
-  addOpeningOptions(command).action(
-    action(async ({ output }, file: string, options: OpeningOptions) => {
-      const source = parseAddressOf(file, "snapshot", ["file", "stdio"]);
-      const locked = source.kind === "stdio" ? undefined : about(file, () => lockedSnapshot(source.path));
-      if (locked !== undefined && options.identity === undefined && options.passphraseFile === undefined) {
-        if (output.json) output.document({ isEncrypted: true, ...locked });
-        else output.lines(lockedPage(file, locked));
-        return;
-      }
-      const description = await aboutLater(file, async () => {
-        using reader = await openWith(file, options);
-        return describeSnapshot(reader);
-      });
-      if (output.json) output.document(description);
-      else output.lines(snapshotPage(file, description));
-    }),
-  );
+  addOpeningOptions(command)
+    .option("--device <name>", "take a device's state apart")
+    .addOption(
+      new Option("--as <form>", "with --device: whose form the state has").choices([...deviceStateForms]),
+    )
+    .option("--section <name>", "show one part of the file")
+    .option("--hex", "with --device or --section: show the bytes")
+    .action(action((context, file: string, options: InspectOptions) => inspect(context, file, options)));
+}
+
+async function inspect(context: CommandContext, file: string, options: InspectOptions): Promise<number> {
+  expectOptionsThatFit(options);
+  const { output } = context;
+  const source = parseAddressOf(file, "snapshot", ["file", "stdio"]);
+  const hasKeys = options.identity !== undefined || options.passphraseFile !== undefined;
+  const isWhole = options.device === undefined && options.section === undefined;
+  const locked =
+    source.kind === "stdio" || hasKeys || !isWhole
+      ? undefined
+      : about(file, () => lockedSnapshot(source.path));
+  if (locked !== undefined) {
+    if (output.json) output.document({ isEncrypted: true, ...locked });
+    else output.lines(lockedPage(file, locked));
+    return 0;
+  }
+  return aboutLater(file, async () => {
+    using reader = await openWith(file, options);
+    if (options.device !== undefined) return showDevice(context, reader, options.device, options);
+    if (options.section !== undefined) return showSection(context, reader, options.section, options);
+    return showAll(context, reader, file);
+  });
+}
+
+function expectOptionsThatFit({ device, section, hex, as: form }: InspectOptions): void {
+  if (device !== undefined && section !== undefined) throw new UsageError("give --device or --section");
+  if (hex && device === undefined && section === undefined)
+    throw new UsageError("--hex goes with --device or --section: say which bytes");
+  if (form !== undefined && device === undefined) throw new UsageError("--as goes with --device");
+}
+
+async function showAll({ output }: CommandContext, reader: SnapshotReader, file: string): Promise<number> {
+  const description = describeSnapshot(reader);
+  const checks = await loadChecks(reader, { signedBy: description.signedBy });
+  if (output.json) output.document({ ...description, canLoad: checks.every(({ ok }) => ok), checks });
+  else output.lines(snapshotPage(file, description, checks));
+  return description.devices.some(({ state }) => state.damage !== undefined) ? DAMAGED_STATUS : 0;
+}
+
+function showDevice(
+  { output }: CommandContext,
+  reader: SnapshotReader,
+  name: string,
+  { as: form, hex }: InspectOptions,
+): number {
+  const device = deviceNamed(reader, name);
+  if (hex) {
+    writeHexdump(reader.deviceState(device.id));
+    return 0;
+  }
+  const tree = deviceStateTree(reader, device, form);
+  if (output.json) output.document({ device, state: treeDocument(tree) });
+  else output.lines(treeLines(tree).map(printable));
+  return 0;
+}
+
+function showSection(
+  { output }: CommandContext,
+  reader: SnapshotReader,
+  name: string,
+  { hex }: InspectOptions,
+): number {
+  const section = sectionNamed(reader, name);
+  if (hex) writeHexdump(section.bytes());
+  else if (output.json) output.document(section.document());
+  else output.lines(treeLines(section.tree()).map(printable));
+  return 0;
 }

@@ -1,7 +1,8 @@
 import { blkFeature } from "../../devices/blk/mod.ts";
 import { consoleFeature } from "../../devices/console/mod.ts";
 import type { SnapshotDevice, SnapshotReader, SnapshotRegion } from "../../migrate/snapshot/mod.ts";
-import { RecordType } from "../../migrate/snapshot/mod.ts";
+import { claimedSigner, RecordType } from "../../migrate/snapshot/mod.ts";
+import { FormatError } from "../../src/errors.ts";
 import { sniffState } from "../../src/state/mod.ts";
 import { describeFeatures, protocolFeature, virtioFeature } from "../../src/wire/mod.ts";
 import { type MemoryCell, memoryCells } from "./memory-cells.ts";
@@ -11,6 +12,11 @@ const TYPE_FEATURES: Readonly<Record<string, Readonly<Record<string, bigint>>>> 
   blk: blkFeature,
   console: consoleFeature,
 };
+
+/** Cells of a region's map: up to four lines of 64 in a terminal. */
+const SMALL_MAP_CELLS = 64;
+const LARGE_MAP_CELLS = 256;
+const LARGE_REGION_BYTES = 64 * 1024 * 1024;
 
 export type SnapshotDescription = ReturnType<typeof describeSnapshot>;
 export type DeviceDescription = ReturnType<typeof describeDevice>;
@@ -40,6 +46,11 @@ export function describeSnapshot(reader: SnapshotReader) {
     machineStateBytes: streamBytes(reader, RecordType.machineState),
     root,
     sizeBytes,
+    /** Bytes that the machine had, memory and states, for each byte of the file. */
+    ratio: plainBytes(reader) / sizeBytes,
+    isEncrypted: reader.isEncrypted,
+    /** Who it says has signed it: `verify` finds out whether that is so. */
+    signedBy: claimedSigner(reader),
     recordCount: records.length,
     unknownRecordCount: unknown.length,
     checked: "structure",
@@ -60,23 +71,39 @@ function describeDevice(reader: SnapshotReader, device: SnapshotDevice) {
     protocolFeatureNames: describeFeatures(BigInt(device.protocolFeatures), protocolFeature),
     state: {
       isStored: stored !== undefined,
-      format: sniffed === undefined || sniffed === "unknown" ? device.stateFormat : sniffed,
+      format: sniffed === undefined || sniffed.format === "unknown" ? device.stateFormat : sniffed.format,
       sizeBytes: stored?.sizeBytes ?? 0,
       sha256: stored?.sha256,
+      damage: sniffed?.damage,
     },
   };
 }
 
-function sniffFirstChunk(reader: SnapshotReader, deviceId: number): string {
-  for (const chunk of reader.deviceState(deviceId)) return sniffState(chunk).format;
-  return "unknown";
+/** Damage to a state is a part of the description: the rest is as good as before. */
+function sniffFirstChunk(
+  reader: SnapshotReader,
+  deviceId: number,
+): { readonly format: string; readonly damage?: string } {
+  try {
+    for (const chunk of reader.deviceState(deviceId)) return sniffState(chunk);
+    return { format: "unknown" };
+  } catch (error) {
+    if (!(error instanceof FormatError)) throw error;
+    return { format: "unknown", damage: error.message };
+  }
+}
+
+function plainBytes(reader: SnapshotReader): number {
+  const memory = reader.memoryMap.reduce((sum, region) => sum + region.sizeBytes, 0);
+  return reader.streams.reduce((sum, stream) => sum + stream.sizeBytes, memory);
 }
 
 function describeRegion(reader: SnapshotReader, region: SnapshotRegion) {
   const bytes = { zero: 0, duplicate: 0, data: 0, parent: 0 };
   const extents = reader.extents(region.id);
   for (const { kind, sizeBytes } of extents) bytes[kind] += sizeBytes;
-  const map: readonly MemoryCell[] = memoryCells(extents, region.sizeBytes);
+  const cellCount = region.sizeBytes < LARGE_REGION_BYTES ? SMALL_MAP_CELLS : LARGE_MAP_CELLS;
+  const map: readonly MemoryCell[] = memoryCells(extents, region.sizeBytes, cellCount);
   return {
     ...region,
     zeroBytes: bytes.zero,

@@ -3,15 +3,17 @@ import type { Extent, ExtentKind } from "../../migrate/snapshot/mod.ts";
 /** A part of a region: where most of it is zero, a duplicate, data, or as in the parent. */
 export type MemoryCell = ExtentKind;
 
-/** Cells of a map: one line of a terminal of 80 columns. */
-const MAX_CELLS = 64;
 const LEAST_CELL_BYTES = 4096;
 /** In a tie. */
 const PRECEDENCE: readonly ExtentKind[] = ["data", "duplicate", "parent", "zero"];
 
-/** Cuts a region into at most 64 equal cells, each of the kind that has most of its bytes; data wins a tie. */
-export function memoryCells(extents: readonly Extent[], sizeBytes: number): MemoryCell[] {
-  const count = Math.max(1, Math.min(MAX_CELLS, Math.floor(sizeBytes / LEAST_CELL_BYTES)));
+/** Cuts a region into equal cells, each of the kind that has most of its bytes; data wins a tie. */
+export function memoryCells(
+  extents: Iterable<Pick<Extent, "offset" | "sizeBytes" | "kind">>,
+  sizeBytes: number,
+  maxCells: number,
+): MemoryCell[] {
+  const count = Math.max(1, Math.min(maxCells, Math.floor(sizeBytes / LEAST_CELL_BYTES)));
   const cells = Array.from({ length: count }, () => ({ zero: 0, duplicate: 0, data: 0, parent: 0 }));
   const cellBytes = sizeBytes / count;
   for (const extent of extents) {

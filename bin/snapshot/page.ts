@@ -1,3 +1,4 @@
+import type { PreflightCheck } from "../../migrate/mod.ts";
 import { formatBytes, formatCount } from "../output/format.ts";
 import { printable } from "../output/printable.ts";
 import { formatTable } from "../output/table.ts";
@@ -13,56 +14,95 @@ const CELL_CHARACTERS: Readonly<Record<MemoryCell, string>> = {
 /** Bytes of a config space that are shown. */
 const SHOWN_CONFIG_BYTES = 24;
 const WIDTH = 96;
+const MAP_COLUMNS = 64;
 
-/** The page of `vhu snapshot inspect`. What comes from the file is printed without its control characters. */
-export function snapshotPage(file: string, snapshot: SnapshotDescription): string[] {
+/**
+ * The page of `vhu snapshot inspect`. What comes from the file is printed without its control characters.
+ *
+ * @param checks Whether it can be loaded here; absent where nobody has looked.
+ */
+export function snapshotPage(
+  file: string,
+  snapshot: SnapshotDescription,
+  checks?: readonly PreflightCheck[],
+): string[] {
   const page = [
     ...headPart(file, snapshot),
     ...snapshot.devices.flatMap(devicePart),
     ...memoryPart(snapshot),
+    ...(checks === undefined ? [] : checksPart(checks)),
   ];
   return [...page, ...integrityPart(file, snapshot)].map(printable);
 }
 
-function headPart(file: string, { header, machine, sizeBytes, ...snapshot }: SnapshotDescription): string[] {
-  const { writer, host, labels, vmm } = header;
+/** Whether it can be loaded here: each thing that was looked at, those that are in the way first. */
+function checksPart(checks: readonly PreflightCheck[]): string[] {
+  const failed = checks.filter(({ ok }) => !ok);
+  const passed = checks.filter(({ ok }) => ok);
+  const verdict =
+    failed.length === 0
+      ? "yes"
+      : `not as it is, ${failed.length} of ${formatCount(checks.length, "check")} failed`;
+  const rows = [...failed, ...passed].map(({ name, ok, detail }) => [`  ${ok ? "✓" : "✗"}`, name, detail]);
+  return ["", `can it be loaded on this host? ${verdict}`, ...formatTable(rows)];
+}
+
+function headPart(file: string, snapshot: SnapshotDescription): string[] {
+  const { header, machine, sizeBytes } = snapshot;
+  const { writer, host, vmm } = header;
   const name = machine?.name ?? header.machine?.name;
   const counts = `${formatCount(snapshot.devices.length, "device")}, ${formatBytes(snapshot.memory.totalBytes)} of memory`;
   const rows: [string, string][] = [
     ["snapshot", `${file}, ${formatBytes(sizeBytes)}, format version ${snapshot.formatVersion}`],
     ["id", header.id],
     ["made", `${header.createdAt} by ${writer.name} ${writer.version}`],
+    ["on", `Linux ${host.kernel}, ${host.architecture}, CPU ${host.cpu}`],
   ];
-  rows.push(["on", `Linux ${host.kernel}, ${host.architecture}, CPU ${host.cpu}`]);
   if (vmm !== undefined) {
-    rows.push([
-      "by",
-      [vmm.name, vmm.version, ...(vmm.commandLine ?? [])].filter((word) => word !== undefined).join(" "),
-    ]);
+    const words = [vmm.name, vmm.version, ...(vmm.commandLine ?? [])];
+    rows.push(["by", words.filter((word) => word !== undefined).join(" ")]);
   }
   rows.push(["machine", `${typeof name === "string" ? name : "(without a name)"}: ${counts}`]);
-  const { parent } = snapshot;
+  return formatTable([...rows, ...machineRows(machine), ...fileRows(snapshot)]);
+}
+
+/** What a QEMU machine's description says beyond its name. */
+function machineRows(machine: SnapshotDescription["machine"]): [string, string][] {
+  if (machine?.kind !== "qemu") return [];
+  const words = [machine.machineType, `QEMU ${machine.version}`, `${machine.cpuCount} × ${machine.cpuType}`];
+  return [["", words.join(", ")]];
+}
+
+function fileRows({ header, parent, ...snapshot }: SnapshotDescription): [string, string][] {
+  const rows: [string, string][] = [];
   if (parent !== undefined) {
-    rows.push([
-      "based on",
-      `${parent.file}, root ${parent.root} (${formatCount(parent.depth, "file")} below this one)`,
-    ]);
+    const depth = formatCount(parent.depth, "file");
+    rows.push(["based on", `${parent.file}, root ${parent.root} (${depth} below this one)`]);
   }
   if (header.runState !== undefined) rows.push(["run state", header.runState]);
-  for (const [key, value] of Object.entries(labels)) rows.push([`label ${key}`, value]);
-  if (snapshot.machineStateBytes !== undefined) {
-    rows.push(["machine state", formatBytes(snapshot.machineStateBytes)]);
-  }
-  if (snapshot.qemuStreamBytes !== undefined) {
-    rows.push(["QEMU stream", `${formatBytes(snapshot.qemuStreamBytes)} (all but RAM)`]);
-  }
-  return formatTable(rows);
+  for (const [key, value] of Object.entries(header.labels)) rows.push([`label ${key}`, value]);
+  const { machineStateBytes, qemuStreamBytes, isEncrypted, signedBy, ratio } = snapshot;
+  if (machineStateBytes !== undefined) rows.push(["machine state", formatBytes(machineStateBytes)]);
+  if (qemuStreamBytes !== undefined)
+    rows.push(["QEMU stream", `${formatBytes(qemuStreamBytes)} (all but RAM)`]);
+  const before = formatBytes(Math.round(ratio * snapshot.sizeBytes));
+  rows.push([
+    "size",
+    `${before} before, ${formatBytes(snapshot.sizeBytes)} in the file, ${ratio.toFixed(1)} to 1`,
+  ]);
+  rows.push(["encrypted", isEncrypted ? "yes, AES-256-GCM" : "no"]);
+  rows.push([
+    "signed",
+    signedBy === undefined ? "no" : `by ed25519:${signedBy}, says the file: verify checks that`,
+  ]);
+  return rows;
 }
 
 function devicePart(device: DeviceDescription): string[] {
   const { backend, state } = device;
   const by = [backend.executable, backend.version].filter((part) => part !== undefined).join(" ");
-  const stored = state.isStored ? formatBytes(state.sizeBytes) : "none stored";
+  const size = state.isStored ? formatBytes(state.sizeBytes) : "none stored";
+  const stored = state.damage === undefined ? size : `${size}, DAMAGED: ${state.damage}`;
   const queues = device.queues.map(({ index, size, base }) => `${index}: ${size} entries, base ${base}`);
   const rows = [
     ["  back-end", `${backend.identity}${by === "" || backend.identity.includes(by) ? "" : ` (${by})`}`],
@@ -108,17 +148,32 @@ function memoryPart({ memory }: SnapshotDescription): string[] {
   ];
 }
 
-function mapPart(regions: readonly RegionDescription[]): string[] {
-  const rows = regions.map(({ name, map }) => [
-    `  ${name}`,
-    map.map((cell) => CELL_CHARACTERS[cell]).join(""),
-  ]);
+function mapPart(regions: readonly Pick<RegionDescription, "name" | "sizeBytes" | "map">[]): string[] {
+  const rows = regions.flatMap(({ name, sizeBytes, map }) => {
+    const lines = Array.from({ length: Math.ceil(map.length / MAP_COLUMNS) }, (_, line) =>
+      map.slice(line * MAP_COLUMNS, (line + 1) * MAP_COLUMNS),
+    );
+    const lineBytes = (sizeBytes / map.length) * MAP_COLUMNS;
+    return lines.map((cells, line) => [
+      line === 0 ? `  ${name}` : "",
+      lines.length === 1 ? "" : `+0x${Math.round(line * lineBytes).toString(16)}`,
+      cells.map((cell) => CELL_CHARACTERS[cell]).join(""),
+    ]);
+  });
   const key = Object.entries(CELL_CHARACTERS).map(([kind, character]) => `${character} ${kind}`);
   return [...formatTable(rows), `  (${key.join(", ")})`];
 }
 
 function integrityPart(file: string, snapshot: SnapshotDescription): string[] {
   const unknown = snapshot.unknownRecordCount;
+  const damaged = snapshot.devices.filter(({ state }) => state.damage !== undefined);
+  if (damaged.length > 0) {
+    const names = damaged.map(({ name }) => name).join(", ");
+    return [
+      "",
+      `DAMAGED: the state of ${names}. Header, index, end and root hash are right; all places: vhu snapshot verify ${file}`,
+    ];
+  }
   const extra = unknown === 0 ? "" : `, ${unknown} of a type that this vhu does not know`;
   return [
     "",

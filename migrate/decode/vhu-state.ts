@@ -10,7 +10,16 @@ export function decodeVhuState(bytes: Uint8Array): StateTree {
     name: "state",
     note: `vhu ${deviceType}, version ${version}`,
     children: [
-      valueTree("header", { deviceType, version, oldestCompatibleVersion, features }),
+      {
+        name: "header",
+        children: [
+          ...Object.entries({ deviceType, version, oldestCompatibleVersion }).map(([name, value]) => ({
+            name,
+            value,
+          })),
+          { name: "features", value: features, note: `0x${features.toString(16)}` },
+        ],
+      },
       ...[...sections].map(([name, value]) => valueTree(name, value)),
     ],
   };

@@ -7,6 +7,7 @@ export { ControlConnection } from "./control-connection.ts";
 export { type MachineStatus, machineStatus, verifyReport } from "./control-protocol.ts";
 export { ControlServer } from "./control-server.ts";
 export type { DevicePrograms } from "./device-process.ts";
+export { machineLoadChecks } from "./load-checks.ts";
 export { Machine, type MachineOptions, type RunState } from "./machine.ts";
 export { MachineDriver } from "./machine-driver.ts";
 export { MachineHost } from "./machine-host.ts";

@@ -1,6 +1,6 @@
 import { CompatibilityError } from "../../src/errors.ts";
 import { fileFacts, machineType } from "./describe-machine.ts";
-import type { QemuMachine } from "./qemu-machine.ts";
+import type { QemuDisk, QemuMachine } from "./qemu-machine.ts";
 import { qmpCpus, qmpMemorySize, qmpStatus } from "./qmp-answers.ts";
 import type { QmpClient } from "./qmp-client.ts";
 
@@ -43,12 +43,8 @@ export async function requireFit(client: QmpClient, machine: QemuMachine): Promi
  * A VM that goes on with disks that have moved on without it destroys their file systems.
  * @throws CompatibilityError that names the disks
  */
-export function requireSameDisks({ disks }: QemuMachine): void {
-  const changed = disks.filter((disk) => {
-    if (disk.readOnly || disk.modifiedNs === undefined) return false;
-    const now = fileFacts(disk.path);
-    return now.inode !== disk.inode || now.fileBytes !== disk.fileBytes || now.modifiedNs !== disk.modifiedNs;
-  });
+export function requireSameDisks(machine: QemuMachine): void {
+  const changed = changedDisks(machine);
   if (changed.length === 0) return;
   const list = changed.map(({ device, path }) => `${device} (${path})`).join(", ");
   throw new CompatibilityError(
@@ -56,7 +52,17 @@ export function requireSameDisks({ disks }: QemuMachine): void {
   );
 }
 
-function compareVersions(one: string, other: string): number {
+/** The disks that somebody has written to since the save, as far as their files tell. */
+export function changedDisks({ disks }: QemuMachine): QemuDisk[] {
+  return disks.filter((disk) => {
+    if (disk.readOnly || disk.modifiedNs === undefined) return false;
+    const now = fileFacts(disk.path);
+    return now.inode !== disk.inode || now.fileBytes !== disk.fileBytes || now.modifiedNs !== disk.modifiedNs;
+  });
+}
+
+/** Below zero where `one` is the older. */
+export function compareVersions(one: string, other: string): number {
   const [a, b] = [one, other].map((text) => text.split(".").map(Number));
   for (let at = 0; at < 3; at += 1) {
     const difference = (a?.[at] ?? 0) - (b?.[at] ?? 0);

@@ -15,7 +15,7 @@ export {
 } from "./manifest.ts";
 export type { ParentLink } from "./parent-link.ts";
 export { type RecordEntry, RecordFlag, RecordType, recordTypeName } from "./record.ts";
-export { readSigner, type Signer, signSnapshot } from "./signature.ts";
+export { claimedSigner, readSigner, type Signer, signSnapshot } from "./signature.ts";
 export { type MemoryPiece, type OpenOptions, type RecordListing, SnapshotReader } from "./snapshot-reader.ts";
 export { type SnapshotSummary, SnapshotWriter, type WriterOptions } from "./snapshot-writer.ts";
 export { type LockedSnapshot, lockedSnapshot, unlockSnapshot } from "./unlock.ts";

@@ -109,6 +109,16 @@ export function readSigner(reader: SnapshotReader): Signer | undefined {
   return { publicKey: Buffer.from(publicKey).toString("hex") };
 }
 
+/** Who a file says has signed it, in hexadecimal; only `readSigner` finds out whether that is so. @throws FormatError */
+export function claimedSigner(reader: SnapshotReader): string | undefined {
+  const entry = reader.records().find(({ type }) => type === RecordType.signature);
+  if (entry === undefined) return undefined;
+  const payload = reader.readRecord(entry);
+  if (payload.length < FIXED_BYTES)
+    throw new FormatError("the signature is too short", "signature", entry.offset);
+  return payload.subarray(8, 40).toHex();
+}
+
 /** Header and records as they are in the file, up to the index; each is valid until the next. */
 function* recordsTo(input: FileInput, indexOffset: number): Generator<Uint8Array, void> {
   const headerBytes = headerSizeBytes(input.read(0, HEADER_PREFIX_BYTES, "header"));

@@ -7,14 +7,22 @@ import { FileInput, type SpoolOptions } from "./file-input.ts";
 import { findParent } from "./find-parent.ts";
 import { recordIdAt } from "./frame-place.ts";
 import { FrameReader } from "./frame-reader.ts";
+import { HEADER_PREFIX_BYTES } from "./header.ts";
 import type { MemoryStats, StreamEntry } from "./index-table.ts";
 import { type LoadProgress, loadFrames } from "./load-pool.ts";
 import type { SnapshotHeader, SnapshotManifest, SnapshotRegion } from "./manifest.ts";
 import { type ParentLink, requireParentOf } from "./parent-link.ts";
-import { type RecordEntry, RecordFlag, RecordType, recordTypeName } from "./record.ts";
+import {
+  RECORD_CHECKSUM_BYTES,
+  RECORD_OVERHEAD_BYTES,
+  type RecordEntry,
+  RecordFlag,
+  RecordType,
+  recordTypeName,
+} from "./record.ts";
 import { type ResolvedExtent, resolveExtents } from "./resolve-extents.ts";
 import { readStreamChunks } from "./stream-reader.ts";
-import { readPayload, readStructure, type SnapshotStructure } from "./structure.ts";
+import { openPayload, readPayload, readStructure, type SnapshotStructure } from "./structure.ts";
 import { type VerifyOptions, type VerifyResult, verifyStructure } from "./verify.ts";
 
 export interface OpenOptions {
@@ -176,6 +184,21 @@ export class SnapshotReader implements Disposable {
   /** The payload of a record as it is stored, after its checksum held. @throws FormatError */
   readRecord(entry: RecordEntry): Uint8Array {
     return new Uint8Array(readPayload(this.#input, entry));
+  }
+
+  /** As `readRecord`, decrypted where it is sealed as one piece: any but extents. @throws FormatError */
+  openRecord(entry: RecordEntry): Uint8Array {
+    const stored = readPayload(this.#input, entry);
+    const isSealedInParts = entry.type === RecordType.extents;
+    return new Uint8Array(isSealedInParts ? stored : openPayload(this.#input, entry, stored));
+  }
+
+  /** The JSON of the file's header, as it is stored: of an encrypted file, little. @throws FormatError */
+  headerBytes(): Uint8Array {
+    const [entry] = this.#structure.index.records;
+    const sizeBytes = (entry?.payloadBytes ?? 0) + RECORD_OVERHEAD_BYTES;
+    const bytes = this.#input.read(0, sizeBytes, "header");
+    return new Uint8Array(bytes.subarray(HEADER_PREFIX_BYTES, sizeBytes - RECORD_CHECKSUM_BYTES));
   }
 
   /** The living extents of a region, which cover all of it, in order. @throws FormatError, UsageError */

@@ -1,0 +1,131 @@
+import { accessSync, constants } from "node:fs";
+import { basename } from "node:path";
+import type { PreflightCheck } from "../driver.ts";
+import { changedDisks, compareVersions } from "./qemu-fit.ts";
+import { parseQemuMachine, type QemuMachine } from "./qemu-machine.ts";
+
+/** `qemu --version` and its lists answer at once; one that does not is not looked at any longer. */
+const ANSWER_TIMEOUT_MS = 5_000;
+const PROGRAM = /^(?:qemu-system-[a-z0-9_]+|qemu-kvm|kvm)$/;
+
+/**
+ * Whether this host could load a QEMU machine: program, version, machine type, CPU, disks, sockets of the back-ends. Only the
+ * installed QEMU of the recorded name is asked, and nothing is started.
+ *
+ * @param listening Paths of the sockets at which somebody listens here.
+ * @throws CompatibilityError for a machine of a form that is not known
+ */
+export async function qemuLoadChecks(
+  json: unknown,
+  listening: ReadonlySet<string>,
+): Promise<PreflightCheck[]> {
+  const machine = parseQemuMachine(json);
+  const name = basename(machine.executable ?? "").replace(/ \(deleted\)$/, "");
+  const program = PROGRAM.test(name) ? Bun.which(name) : null;
+  const ours = [commandLineCheck(machine), ...diskChecks(machine), ...socketChecks(machine, listening)];
+  if (program === null) {
+    const what =
+      name === "" ? "it is not recorded which program ran the VM" : `${name} is not installed here`;
+    return [failed("QEMU", `${what}: install it, or give --qemu PATH`), ...ours];
+  }
+  const [version, machineTypes, cpus] = await Promise.all(
+    [["--version"], ["-machine", "help"], ["-cpu", "help"]].map((words) => answerOf(program, words)),
+  );
+  return [
+    versionCheck(machine, program, version ?? ""),
+    machineTypeCheck(machine, machineTypes ?? ""),
+    cpuCheck(machine, cpus ?? ""),
+    ...ours,
+  ];
+}
+
+function versionCheck({ version }: QemuMachine, program: string, answer: string): PreflightCheck {
+  const here = /version (\d+\.\d+\.\d+)/.exec(answer)?.[1];
+  if (here === undefined) return failed("QEMU", `${program} does not tell its version`);
+  if (compareVersions(here, version) >= 0)
+    return passed("QEMU", `${program} is ${here}, saved with ${version}`);
+  return failed(
+    "QEMU",
+    `${program} is ${here}, older than the ${version} that saved the VM: use that or a newer one`,
+  );
+}
+
+function machineTypeCheck({ machineType }: QemuMachine, answer: string): PreflightCheck {
+  const isKnown = answer.split("\n").some((line) => line.split(/\s/, 1)[0] === machineType);
+  if (isKnown) return passed("machine type", machineType);
+  return failed("machine type", `the QEMU here has no ${machineType}: use the one that saved the VM`);
+}
+
+function cpuCheck({ cpuType, cpuCount }: QemuMachine, answer: string): PreflightCheck {
+  const model = cpuType.replace(/-(?:x86_64|i386|arm|aarch64)-cpu$|-cpu$/, "");
+  const what = `${model}, ${cpuCount} of them`;
+  if (model === "host" && !hasKvm())
+    return failed("CPU", `${what}: needs KVM, and /dev/kvm cannot be used here`);
+  const isKnown = answer.split("\n").some((line) => line.trim().split(/\s/, 2).includes(model));
+  return isKnown
+    ? passed("CPU", what)
+    : failed("CPU", `the QEMU here has no CPU ${model}: use the one that saved the VM`);
+}
+
+function hasKvm(): boolean {
+  try {
+    accessSync("/dev/kvm", constants.R_OK | constants.W_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function commandLineCheck({ commandLine }: QemuMachine): PreflightCheck {
+  if (commandLine !== undefined) return passed("command line", "recorded");
+  return failed(
+    "command line",
+    "not recorded: start QEMU with -incoming defer yourself, and load into qmp:PATH",
+  );
+}
+
+function diskChecks(machine: QemuMachine): PreflightCheck[] {
+  const changed = new Set(changedDisks(machine));
+  return machine.disks.map((disk) => {
+    const name = `disk ${disk.device}`;
+    if (!changed.has(disk)) return passed(name, `${disk.path}: as it was at the save`);
+    return failed(
+      name,
+      `${disk.path} is not what it was at the save: put that back, or load with --force if the content is the same`,
+    );
+  });
+}
+
+function socketChecks(
+  { sockets, virtioDevices }: QemuMachine,
+  listening: ReadonlySet<string>,
+): PreflightCheck[] {
+  const used = new Set(
+    virtioDevices.map(({ chardev }) => chardev).filter((chardev) => chardev !== undefined),
+  );
+  return sockets
+    .filter(({ chardev, listens }) => used.has(chardev) && listens !== true)
+    .map(({ chardev, path }) => {
+      const name = `back-end ${chardev}`;
+      if (listening.has(path)) return passed(name, `somebody listens at ${path}`);
+      return failed(name, `nobody listens at ${path}: start the back-end first`);
+    });
+}
+
+async function answerOf(program: string, words: readonly string[]): Promise<string> {
+  const child = Bun.spawn([program, ...words], {
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "ignore",
+    timeout: ANSWER_TIMEOUT_MS,
+  });
+  return child.stdout.text();
+}
+
+function passed(name: string, detail: string): PreflightCheck {
+  return { name, ok: true, detail };
+}
+
+function failed(name: string, detail: string): PreflightCheck {
+  return { name, ok: false, detail };
+}
