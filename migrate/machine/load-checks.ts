@@ -1,7 +1,8 @@
 import { accessSync, constants, existsSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import type { PreflightCheck } from "../driver.ts";
-import { type DeviceConfig, parseMachineConfig } from "./config.ts";
+import { parseMachineConfig } from "./config.ts";
+import type { DeviceConfig } from "./device-config.ts";
 
 /**
  * Whether this host could load a native machine: its description, the files and sockets that it names.
@@ -11,32 +12,63 @@ import { type DeviceConfig, parseMachineConfig } from "./config.ts";
  */
 export function machineLoadChecks(json: unknown, listening: ReadonlySet<string>): PreflightCheck[] {
   const { socket, device } = parseMachineConfig(json, "manifest");
-  return [socketCheck(socket, listening), ...device.map((each) => deviceCheck(each, listening))];
+  return [socketCheck(socket, listening), ...device.flatMap((each) => deviceChecks(each, listening))];
 }
 
 function socketCheck(path: string, listening: ReadonlySet<string>): PreflightCheck {
   const name = "control socket";
-  const folder = dirname(path);
   if (listening.has(path)) {
     return { name, ok: false, detail: `a machine listens at ${path}: stop it, or load with --socket PATH` };
   }
-  if (isWritableFolder(folder)) return { name, ok: true, detail: path };
-  return { name, ok: false, detail: `${folder} is no folder to write to: load with --socket PATH` };
+  const check = folderCheck(name, path);
+  return check.ok ? check : { ...check, detail: `${check.detail}: load with --socket PATH` };
 }
 
-function deviceCheck(device: DeviceConfig, listening: ReadonlySet<string>): PreflightCheck {
+function deviceChecks(device: DeviceConfig, listening: ReadonlySet<string>): PreflightCheck[] {
   const name = `device ${device.name}`;
-  if (device.socket !== undefined) {
-    const ok = listening.has(device.socket);
-    const detail = ok
-      ? `somebody listens at ${device.socket}`
-      : `nobody listens at ${device.socket}: start the back-end first`;
-    return { name, ok, detail };
-  }
-  if (device.type === "blk") return imageCheck(name, device.image ?? "", device.readonly);
-  const file = device.type === "console" ? (device.file ?? "") : "";
-  const ok = existsSync(file) ? isAllowed(file, constants.W_OK) : isWritableFolder(dirname(file));
-  return { name, ok, detail: ok ? `${file} can be written` : `${file} cannot be written here` };
+  if (device.socket !== undefined) return [listenerCheck(name, device.socket, listening)];
+  if (device.type === "blk") return [imageCheck(name, device.image ?? "", device.readonly)];
+  if (device.type === "console") return consoleChecks(name, device);
+  if (device.type === "net") return netChecks(name, device, listening);
+  return [{ name, ok: true, detail: "needs nothing of the host" }];
+}
+
+function consoleChecks(
+  name: string,
+  { file, port = [] }: Extract<DeviceConfig, { type: "console" }>,
+): PreflightCheck[] {
+  const files = [file, ...port.map((each) => each.file)].filter((path) => path !== undefined);
+  const made = port.flatMap((each) => [each.socket, each.pty]).filter((path) => path !== undefined);
+  return [
+    ...files.map((path) => {
+      const ok = existsSync(path) ? isAllowed(path, constants.W_OK) : isWritableFolder(dirname(path));
+      return { name, ok, detail: ok ? `${path} can be written` : `${path} cannot be written here` };
+    }),
+    ...made.map((path) => folderCheck(name, path)),
+  ];
+}
+
+function netChecks(
+  name: string,
+  device: Extract<DeviceConfig, { type: "net" }>,
+  listening: ReadonlySet<string>,
+): PreflightCheck[] {
+  const { tap, stream, "stream-listen": listens } = device;
+  if (stream !== undefined) return [listenerCheck(name, stream, listening)];
+  if (listens !== undefined) return [folderCheck(name, listens)];
+  const ok = existsSync(`/sys/class/net/${tap}`);
+  return [{ name, ok, detail: ok ? `there is ${tap}` : `there is no interface ${tap}: make it first` }];
+}
+
+function listenerCheck(name: string, path: string, listening: ReadonlySet<string>): PreflightCheck {
+  const ok = listening.has(path);
+  const detail = ok ? `somebody listens at ${path}` : `nobody listens at ${path}: start the other side first`;
+  return { name, ok, detail };
+}
+
+function folderCheck(name: string, path: string): PreflightCheck {
+  const ok = isWritableFolder(dirname(path));
+  return { name, ok, detail: ok ? path : `${dirname(path)} is no folder to write to` };
 }
 
 function imageCheck(name: string, path: string, readOnly: boolean): PreflightCheck {
