@@ -1,5 +1,7 @@
 /** Machines saved to files and loaded from them. */
+
 export { BackendDriver } from "./backend-driver.ts";
+export { type BackendCommand, StartedBackends } from "./backends/mod.ts";
 export type {
   MachineOutline,
   MoveOptions,
@@ -15,16 +17,23 @@ export { type LoadOptions, loadMachine } from "./load.ts";
 export { type LoadCheckOptions, loadChecks } from "./load-checks.ts";
 export { type LoadNewQemuOptions, loadNewQemu } from "./load-new-qemu.ts";
 export * from "./machine/mod.ts";
-export { OwnSnapshots, requireMayStart, type StartPolicy, TrustedKeys } from "./policy/mod.ts";
+export { LocalPrograms, OwnSnapshots, requireMayStart, type StartPolicy, TrustedKeys } from "./policy/mod.ts";
 export {
   type BackendStateDecoder,
+  type DiskChange,
   isQemuMachine,
+  type LoadPlan,
+  loadPlan,
+  type PropertyChange,
+  parseQemuMachine,
   QemuDriver,
   type QemuDriverOptions,
   QemuLaunch,
+  type QemuMachine,
   type QemuTreeOptions,
   qemuCommand,
   qemuDeviceTrees,
+  requireSameDisks,
   shareMemory,
   startQemu,
 } from "./qemu/mod.ts";

@@ -16,7 +16,7 @@ import { action, addCommand, type CommandContext } from "../command.ts";
 import { addOpeningOptions, type OpeningOptions, openWith } from "../credentials.ts";
 import { openDriver } from "../open-driver.ts";
 import { formatBytes, formatDuration } from "../output/format.ts";
-import { type LoadQemuOptions, loadIntoNewQemu } from "../qemu/load-qemu.ts";
+import { type LoadedQemu, type LoadQemuOptions, loadIntoNewQemu } from "../qemu/load-qemu.ts";
 import { trustedSigner } from "../trusted-signer.ts";
 import { vhuCommand } from "../vhu-command.ts";
 
@@ -33,16 +33,21 @@ export function registerMigrateLoad(parent: Command): void {
     usage: "load <file> [target]",
     description: `load a snapshot: the machine goes on where it was saved
 
-Without TARGET a new process is started: a native machine, or the snapshot's QEMU; in a session of its own, with a log beside
-its control socket or monitor. That is done only for a snapshot that you wrote on this host, or with --trust: a snapshot names
-files and sockets that the machine uses. QEMU's arguments are built anew from an allow-list (--dry-run shows them); its
-vhost-user back-ends must listen already.
+Without TARGET new processes are started: a native machine, or the snapshot's vhost-user back-ends and then its QEMU; each in a
+session of its own, with a log beside its socket. That is done only for a snapshot that you wrote on this host, one that is
+signed by a key you trust, or with --trust: a snapshot names files and sockets that the machine uses. What runs is this host's
+choice: programs are found by their role, and their arguments are built anew from an allow-list (--dry-run shows them). A
+back-end that listens already is used as it is. Back-ends end with their QEMU.
 TARGET is machine:PATH (a machine that waits: vhu machine run --incoming), qmp:PATH (a QEMU that was started with the saved
 machine's command line and -incoming defer) or unix:PATH (a back-end that takes the state of the snapshot's only device). FILE
 may be "-" for stdin. Nothing runs before every byte was checked; a load that fails leaves nothing behind.`,
     examples: [
       ["vhu migrate load web.vhu", "bring the machine back, running"],
-      ["vhu migrate load --dry-run web.vhu", "the QEMU command that would be started"],
+      ["vhu migrate load --dry-run web.vhu", "the commands that would be started"],
+      [
+        "vhu migrate load --disk disk0=/srv/web.qcow2 --set net0.mac=52:54:00:00:00:02 web.vhu",
+        "with another disk and another address",
+      ],
       ["vhu migrate load web.vhu machine:/run/new.sock", "into a machine that waits"],
       ["vhu migrate load web.vhu qmp:/run/new.qmp", "into a QEMU that waits with -incoming defer"],
       ["vhu migrate load fs.vhu unix:/run/virtiofsd.sock", "give one back-end its state"],
@@ -63,7 +68,20 @@ may be "-" for stdin. Nothing runs before every byte was checked; a load that fa
       "where paths of a QEMU snapshot from elsewhere may lie; may be repeated",
       collect,
     )
-    .option("--dry-run", "print the QEMU command that would be started")
+    .option("--dry-run", "print the commands that would be started: back-ends, then QEMU")
+    .option(
+      "--disk <name=path>",
+      "another file for a disk of the QEMU machine, NAME=PATH[,format=qcow2]; may be repeated",
+      collect,
+    )
+    .option(
+      "--set <id.key=value>",
+      "another value for a property of QEMU's arguments, or of a back-end's (by its chardev); may be repeated",
+      collect,
+    )
+    .option("--runtime-dir <folder>", "where all sockets and logs of the QEMU machine are to be")
+    .option("--no-backends", "start no vhost-user back-ends: they listen already, or will")
+    .option("--systemd", "put QEMU and each back-end into a systemd scope of its own")
     .option("--force", "load although a disk of the QEMU machine has changed since the save")
     .option("--type <type>", "what kind of device a unix: back-end is")
     .action(
@@ -142,10 +160,18 @@ function moveOptions({ output, signal }: CommandContext, { paused }: LoadOptions
   };
 }
 
+interface Loaded {
+  readonly target: string;
+  readonly pid?: number;
+  readonly log?: string;
+  readonly backends?: LoadedQemu["backends"];
+  readonly notes?: readonly string[];
+}
+
 function report(
   { output }: CommandContext,
   { root, manifest }: SnapshotReader,
-  loaded: { readonly target: string; readonly pid?: number; readonly log?: string },
+  loaded: Loaded,
   startMs: number,
 ): void {
   const milliseconds = performance.now() - startMs;
@@ -154,5 +180,9 @@ function report(
     `loaded into ${loaded.target} in ${formatDuration(milliseconds)}`,
     ...(memoryBytes > 0 ? [`  memory ${formatBytes(memoryBytes)}, ${manifest.devices.length} devices`] : []),
     ...(loaded.pid === undefined ? [] : [`  process ${loaded.pid}, log ${loaded.log}`]),
+    ...(loaded.backends ?? []).map(
+      ({ type, chardev, pid, log }) => `  ${type} back-end of ${chardev}: process ${pid}, log ${log}`,
+    ),
+    ...(loaded.notes ?? []).map((note) => `  ${note}`),
   ]);
 }

@@ -1,14 +1,26 @@
+import { mkdirSync } from "node:fs";
+import { resolve } from "node:path";
 import type { LoadOptions as MoveOptions } from "../../migrate/mod.ts";
 import {
+  type BackendCommand,
+  type LoadPlan,
+  LocalPrograms,
   loadNewQemu,
+  loadPlan,
   OwnSnapshots,
+  parseQemuMachine,
   QemuLaunch,
-  qemuCommand,
   requireMayStart,
+  requireSameDisks,
+  StartedBackends,
   shareMemory,
 } from "../../migrate/mod.ts";
 import type { SnapshotReader } from "../../migrate/snapshot/mod.ts";
 import type { CommandContext } from "../command.ts";
+import { shellWords } from "../output/shell-words.ts";
+import { vhuCommand } from "../vhu-command.ts";
+import { givenDisks, givenProperties } from "./load-changes.ts";
+import { inScope } from "./systemd-scope.ts";
 
 export interface LoadQemuOptions {
   readonly trust?: boolean | undefined;
@@ -17,6 +29,12 @@ export interface LoadQemuOptions {
   readonly root?: readonly string[] | undefined;
   readonly dryRun?: boolean | undefined;
   readonly force?: boolean | undefined;
+  readonly disk?: readonly string[] | undefined;
+  readonly set?: readonly string[] | undefined;
+  readonly runtimeDir?: string | undefined;
+  readonly systemd?: boolean | undefined;
+  /** False with --no-backends. */
+  readonly backends?: boolean | undefined;
   /** The trusted key that signed the file. */
   readonly signer?: string | undefined;
 }
@@ -25,11 +43,13 @@ export interface LoadedQemu {
   readonly target: string;
   readonly pid: number;
   readonly log: string;
+  readonly backends: StartedBackends["list"];
+  readonly notes: readonly string[];
 }
 
 /**
- * Starts a QEMU for a snapshot and loads it; undefined after a dry run. What this user's vhu recorded may name any path;
- * a file from elsewhere only those below --root.
+ * Starts a QEMU and its back-ends for a snapshot and loads it; undefined after a dry run. What this user's vhu recorded may
+ * name any path; a file from elsewhere only those below --root.
  */
 export async function loadIntoNewQemu(
   { output, signal }: CommandContext,
@@ -39,28 +59,53 @@ export async function loadIntoNewQemu(
 ): Promise<LoadedQemu | undefined> {
   const own = new OwnSnapshots();
   const roots = own.has(reader.root) ? ["/"] : (options.root ?? []);
-  const command = qemuCommand(reader.manifest.machine, {
-    roots,
-    program: options.qemu,
-    socketPath: options.socket,
-  });
+  const plan = planFor(reader, roots, options);
+  const { socketPath } = plan.qemu;
   if (options.dryRun) {
-    const { args, regions } = shareMemory(command.args, reader.memoryMap);
-    const added = QemuLaunch.argumentsOf(command.socketPath, regions.length);
-    const words = [command.program, ...args, ...added];
-    if (output.json) output.document({ command: words });
-    else output.line(words.map(quoted).join(" "));
+    const { args, regions } = shareMemory(plan.qemu.args, reader.memoryMap);
+    const qemu = [plan.qemu.program, ...args, ...QemuLaunch.argumentsOf(socketPath, regions.length)];
+    const backends = plan.backends.map(({ command }) => [...command]);
+    if (output.json) output.document({ command: qemu, backends, notes: plan.notes });
+    else output.lines([...backends, qemu].map(shellWords));
     return undefined;
   }
   requireMayStart(reader.root, { own, trust: options.trust ?? false, signer: options.signer });
-  const launch = await loadNewQemu(reader, command, { ...moveOptions, signal, force: options.force });
-  return { target: `qmp:${command.socketPath}`, pid: launch.pid, log: launch.logPath };
+  if (options.runtimeDir !== undefined) mkdirSync(options.runtimeDir, { recursive: true, mode: 0o700 });
+  await using backends = await StartedBackends.start(plan.backends, { signal });
+  // The disks were looked at above.
+  const qemuOptions = { ...moveOptions, signal, force: true };
+  const launch = await loadNewQemu(reader, plan.qemu, qemuOptions).catch((error: unknown) => {
+    // What a back-end says about its end tells more than that QEMU has lost it.
+    backends.requireAlive();
+    throw error;
+  });
+  backends.release();
+  const { pid, logPath: log } = launch;
+  return { target: `qmp:${socketPath}`, pid, log, backends: backends.list, notes: plan.notes };
 }
 
-/** As a shell reads it; control characters as $'…' shows them. */
-function quoted(word: string): string {
-  if (/^[\w@%+=:,./-]+$/.test(word)) return word;
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is looked for
-  if (!/[\u0000-\u001f\u007f-\u009f]/.test(word)) return `'${word.replaceAll("'", "'\\''")}'`;
-  return `$${JSON.stringify(word).replaceAll("'", "\\'").replace(/^"|"$/g, "'")}`;
+function planFor(reader: SnapshotReader, roots: readonly string[], options: LoadQemuOptions): LoadPlan {
+  const machine = parseQemuMachine(reader.manifest.machine);
+  const disks = givenDisks(options.disk ?? [], machine);
+  const kept = machine.disks.filter((disk) => !disks.some((given) => given.disk === disk));
+  if (!options.force) requireSameDisks({ disks: kept });
+  const plan = loadPlan(machine, {
+    roots,
+    programs: new LocalPrograms(vhuCommand),
+    program: options.qemu,
+    socketPath: options.socket === undefined ? undefined : resolve(options.socket),
+    runtimeFolder: options.runtimeDir === undefined ? undefined : resolve(options.runtimeDir),
+    disks,
+    properties: givenProperties(options.set ?? []),
+    withoutBackends: options.backends === false,
+  });
+  if (!options.systemd) return plan;
+  const backends = plan.backends.map(
+    (backend): BackendCommand => ({
+      ...backend,
+      command: inScope(backend.command, `${machine.name}-${backend.chardev}`),
+    }),
+  );
+  const [program = "", ...args] = inScope([plan.qemu.program, ...plan.qemu.args], machine.name);
+  return { ...plan, backends, qemu: { ...plan.qemu, program, args } };
 }

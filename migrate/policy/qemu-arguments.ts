@@ -1,12 +1,9 @@
-import { isAbsolute, normalize, sep } from "node:path";
 import { CompatibilityError } from "../../src/errors.ts";
-import { formatOptionList, type OptionPair, parseOptionList } from "./option-list.ts";
+import { absolutePath, isAllowedPath, type PathPolicy } from "./allowed-path.ts";
+import { formatOptionList, type OptionPair, parseOptionList, parseTypedOption } from "./option-list.ts";
 import { FORBIDDEN_TEXT_KEYS, LIST_OPTIONS, type ListOption, SIMPLE_OPTIONS } from "./qemu-options.ts";
 
-export interface QemuArgumentPolicy {
-  /** Folders that paths may lie in; "/" for a command line that this user's own vhu recorded. */
-  readonly roots: readonly string[];
-}
+export type QemuArgumentPolicy = PathPolicy;
 
 /**
  * The arguments of a recorded QEMU command line, built anew from what is understood of it: every option, kind and key is
@@ -57,7 +54,10 @@ function rebuild(name: string, value: string, policy: QemuArgumentPolicy): Resul
   const kind = SIMPLE_OPTIONS[name];
   if (kind === "flag") return { args: [name] };
   if (kind === "dropped" || kind === "dropped-flag") return { args: [] };
-  if (kind === "path") return isAllowedPath(value, policy) ? { args: [name, value] } : outside(value);
+  if (kind === "path") {
+    const path = absolutePath(value, policy);
+    return isAllowedPath(path, policy) ? { args: [name, path] } : outside(value);
+  }
   if (kind === "text") return text(name, value);
   return kind?.includes(value)
     ? { args: [name, value] }
@@ -81,9 +81,10 @@ function serial(value: string): Result {
 }
 
 function fromList(name: string, value: string, { kinds }: ListOption, policy: QemuArgumentPolicy): Result {
-  const [kind, ...pairs] = parseOptionList(value) ?? [];
+  const [kind, ...recorded] = parseTypedOption(value) ?? [];
   const keys = kind?.key === "" && Object.hasOwn(kinds, kind.value) ? kinds[kind.value] : undefined;
   if (kind === undefined || keys === undefined) return { refused: "this kind of it is not on the list" };
+  const pairs = recorded.map((pair) => withAbsolutePath(pair, keys, policy));
   for (const pair of pairs) {
     const refused = checkPair(pair, keys, policy);
     if (refused !== undefined) return { refused };
@@ -104,13 +105,23 @@ const DRIVE_KEYS: Readonly<Record<string, "plain" | "path" | readonly string[]>>
 
 /** Without a format QEMU would guess one from the content, which the guest writes. */
 function drive(value: string, policy: QemuArgumentPolicy): Result {
-  const pairs = value.startsWith("{") ? [] : (parseOptionList(value) ?? []);
+  const recorded = value.startsWith("{") ? [] : (parseOptionList(value) ?? []);
+  const pairs = recorded.map((pair) => withAbsolutePath(pair, DRIVE_KEYS, policy));
   for (const pair of pairs) {
     const refused = checkPair(pair, DRIVE_KEYS, policy);
     if (refused !== undefined) return { refused };
   }
   if (!pairs.some(({ key }) => key === "format")) return { refused: "it has no format=" };
   return { args: ["-drive", formatOptionList(pairs)] };
+}
+
+function withAbsolutePath(
+  pair: OptionPair,
+  keys: Readonly<Record<string, "plain" | "path" | readonly string[]>>,
+  policy: QemuArgumentPolicy,
+): OptionPair {
+  const isPath = Object.hasOwn(keys, pair.key) && keys[pair.key] === "path";
+  return isPath ? { ...pair, value: absolutePath(pair.value, policy) } : pair;
 }
 
 function checkPair(
@@ -132,12 +143,4 @@ function checkPair(
 
 function outside(path: string): { readonly refused: string } {
   return { refused: `${path} is no absolute path in an allowed folder` };
-}
-
-/** Absolute, without "..", without a protocol ("nbd:", "fat:"), and below a root. */
-function isAllowedPath(path: string, { roots }: QemuArgumentPolicy): boolean {
-  if (!isAbsolute(path) || path.includes("\0") || normalize(path) !== path || path.includes(":"))
-    return false;
-  if (/^\/(?:proc|sys|dev\/fd)\//.test(path) || path.startsWith("/dev/fdset")) return false;
-  return roots.some((root) => root === "/" || path.startsWith(root.endsWith(sep) ? root : root + sep));
 }

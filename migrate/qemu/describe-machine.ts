@@ -1,16 +1,9 @@
-import { statSync } from "node:fs";
+import { resolve } from "node:path";
 import { describeBackends } from "./describe-backends.ts";
-import type { QemuDisk, QemuMachine } from "./qemu-machine.ts";
+import { machineDisks } from "./machine-disks.ts";
+import type { QemuMachine } from "./qemu-machine.ts";
 import { qemuProcess } from "./qemu-process.ts";
-import {
-  qmpBlocks,
-  qmpChardevs,
-  qmpCpus,
-  qmpMemorySize,
-  qmpName,
-  qmpStatus,
-  qmpText,
-} from "./qmp-answers.ts";
+import { qmpChardevs, qmpCpus, qmpMemorySize, qmpName, qmpStatus, qmpText } from "./qmp-answers.ts";
 import type { QmpClient } from "./qmp-client.ts";
 import { virtioDevices } from "./virtio-devices.ts";
 
@@ -23,6 +16,7 @@ export async function describeMachine(client: QmpClient): Promise<QemuMachine> {
   const process = qemuProcess(client.socketInode, client.peerPid);
   const devices = await virtioDevices(client);
   const connections = await sockets(client);
+  const backends = describeBackends(devices, connections, process);
   const [firstCpu] = cpus;
   return {
     kind: "qemu",
@@ -34,6 +28,7 @@ export async function describeMachine(client: QmpClient): Promise<QemuMachine> {
     cpuCount: cpus.length,
     memoryBytes: memory["base-memory"] + (memory["plugged-memory"] ?? 0),
     runState: status,
+    monitor: resolve(client.path),
     ...(process === undefined
       ? {}
       : {
@@ -43,45 +38,14 @@ export async function describeMachine(client: QmpClient): Promise<QemuMachine> {
         }),
     virtioDevices: devices,
     sockets: connections,
-    backends: describeBackends(devices, connections, process),
-    disks: await disks(client),
+    backends,
+    disks: await machineDisks(client, backends, process?.workingFolder),
   };
 }
 
 /** As the stream names it: the QOM type without its suffix. */
 export async function machineType(client: QmpClient): Promise<string> {
   return (await qomType(client, "/machine")).replace(/-machine$/, "");
-}
-
-/** The disks as they are now; their files' times show later whether they have changed. */
-export async function disks(client: QmpClient): Promise<QemuDisk[]> {
-  const blocks = await client.request("query-block", { answer: qmpBlocks });
-  return blocks.flatMap(({ device, qdev, inserted }) => {
-    if (inserted === undefined) return [];
-    const { image, file, ro } = inserted;
-    const dirty = image["dirty-flag"];
-    return [
-      {
-        device: qdev ?? device,
-        path: file,
-        format: inserted.drv,
-        sizeBytes: image["virtual-size"],
-        readOnly: ro,
-        ...(dirty === undefined ? {} : { isDirty: dirty }),
-        ...fileFacts(file),
-      },
-    ];
-  });
-}
-
-/** What tells a changed file; nothing where it is no file of this host. */
-export function fileFacts(path: string): Pick<QemuDisk, "inode" | "fileBytes" | "modifiedNs"> {
-  try {
-    const { ino, size, mtimeNs } = statSync(path, { bigint: true });
-    return { inode: String(ino), fileBytes: Number(size), modifiedNs: String(mtimeNs) };
-  } catch {
-    return {};
-  }
 }
 
 async function sockets(client: QmpClient): Promise<QemuMachine["sockets"]> {

@@ -1,11 +1,14 @@
 /** QEMU machines: their monitor, their stream, and the driver over both. */
 
+export type { DiskChange, PropertyChange } from "./change-arguments.ts";
 export type { BackendStateDecoder } from "./decode/backend-state.ts";
 export { type QemuTreeOptions, qemuDeviceTrees } from "./decode/device-trees.ts";
 export { qemuLoadChecks } from "./load-checks.ts";
+export { type LoadPlan, type LoadPlanOptions, loadPlan } from "./load-plan.ts";
 export { type QemuCommand, qemuCommand } from "./qemu-command.ts";
 export { QemuDriver, type QemuDriverOptions } from "./qemu-driver.ts";
+export { requireSameDisks } from "./qemu-fit.ts";
 export { QemuLaunch } from "./qemu-launch.ts";
-export { isQemuMachine } from "./qemu-machine.ts";
+export { isQemuMachine, parseQemuMachine, type QemuDisk, type QemuMachine } from "./qemu-machine.ts";
 export { shareMemory } from "./share-memory.ts";
 export { startQemu } from "./start-qemu.ts";

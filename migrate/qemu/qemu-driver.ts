@@ -11,9 +11,10 @@ import type {
 } from "../driver.ts";
 import { memoryPieces } from "../ram/mod.ts";
 import type { SnapshotManifest } from "../snapshot/mod.ts";
-import { describeMachine, disks } from "./describe-machine.ts";
+import { describeMachine } from "./describe-machine.ts";
 import { freshBlocks } from "./fresh-memory.ts";
 import { IncomingStream } from "./incoming-stream.ts";
+import { machineDisks } from "./machine-disks.ts";
 import { MigrationSettings } from "./migration-settings.ts";
 import { waitForMigrationEnd } from "./migration-state.ts";
 import { OutgoingStream } from "./outgoing-stream.ts";
@@ -100,7 +101,7 @@ export class QemuDriver implements VmDriver {
       ...machine,
       machineType: parsed.machineType,
       // As they are now that the VM stands still and has flushed them.
-      disks: await disks(this.#client),
+      disks: await machineDisks(this.#client, machine.backends ?? [], machine.workingFolder),
       sections: parsed.sections.map(({ name, sizeBytes }) => ({ name, sizeBytes })),
     };
     const manifest = { machine: saved, devices: [], memory: { totalBytes: collector.totalBytes } };

@@ -1,5 +1,6 @@
 import { CompatibilityError } from "../../src/errors.ts";
-import { fileFacts, machineType } from "./describe-machine.ts";
+import { machineType } from "./describe-machine.ts";
+import { fileFacts } from "./machine-disks.ts";
 import type { QemuDisk, QemuMachine } from "./qemu-machine.ts";
 import { qmpCpus, qmpMemorySize, qmpStatus } from "./qmp-answers.ts";
 import type { QmpClient } from "./qmp-client.ts";
@@ -43,7 +44,7 @@ export async function requireFit(client: QmpClient, machine: QemuMachine): Promi
  * A VM that goes on with disks that have moved on without it destroys their file systems.
  * @throws CompatibilityError that names the disks
  */
-export function requireSameDisks(machine: QemuMachine): void {
+export function requireSameDisks(machine: Pick<QemuMachine, "disks">): void {
   const changed = changedDisks(machine);
   if (changed.length === 0) return;
   const list = changed.map(({ device, path }) => `${device} (${path})`).join(", ");
@@ -53,7 +54,7 @@ export function requireSameDisks(machine: QemuMachine): void {
 }
 
 /** The disks that somebody has written to since the save, as far as their files tell. */
-export function changedDisks({ disks }: QemuMachine): QemuDisk[] {
+export function changedDisks({ disks }: Pick<QemuMachine, "disks">): QemuDisk[] {
   return disks.filter((disk) => {
     if (disk.readOnly || disk.modifiedNs === undefined) return false;
     const now = fileFacts(disk.path);

@@ -17,6 +17,13 @@ const disk = z.looseObject({
   inode: z.string().optional(),
   fileBytes: size.optional(),
   modifiedNs: z.string().optional(),
+  /** QEMU's names of the drive and of its topmost node, where it has any. */
+  drive: z.string().optional(),
+  node: z.string().optional(),
+  /** The files that it stands on, its own first: one of them is on the command line. */
+  files: z.array(z.string()).optional(),
+  /** The chardev of the back-end whose image it is: QEMU knows no node of it. */
+  backend: z.string().optional(),
 });
 
 const machine = z.looseObject({
@@ -36,6 +43,8 @@ const machine = z.looseObject({
   /** Data: nothing is ever started from it as it stands. */
   commandLine: z.array(z.string()).optional(),
   workingFolder: z.string().optional(),
+  /** Where the monitor was that it was saved by. */
+  monitor: z.string().optional(),
   virtioDevices: z.array(
     z.looseObject({
       type: z.string(),

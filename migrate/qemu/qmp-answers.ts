@@ -35,6 +35,12 @@ const image = z.looseObject({
   format: z.string(),
   "virtual-size": size,
   "dirty-flag": z.boolean().optional(),
+  /** Of the same form, and so on to the base. */
+  "backing-image": z.unknown().optional(),
+});
+export const qmpBackingImage = z.looseObject({
+  filename: z.string(),
+  "backing-image": z.unknown().optional(),
 });
 export const qmpBlocks = z.array(
   z.looseObject({

@@ -50,7 +50,8 @@ const TURN_MS = 20;
  */
 export class QmpClient implements Disposable {
   readonly #socket: UnixSocket;
-  readonly #path: string;
+  /** Of the monitor's socket, as it was given. */
+  readonly path: string;
   readonly #lines = new QmpLines();
   readonly #buffer = new NativeBuffer(RECEIVE_BYTES);
   readonly #waiting = new Set<string>();
@@ -64,7 +65,7 @@ export class QmpClient implements Disposable {
 
   private constructor(socket: UnixSocket, path: string) {
     this.#socket = socket;
-    this.#path = path;
+    this.path = path;
   }
 
   /**
@@ -120,7 +121,7 @@ export class QmpClient implements Disposable {
       this.#send({ [verb]: command, arguments: request.arguments, id }, request.fd);
       const isThere = () => this.#answers.has(id) || this.#refusals.has(id);
       if (!(await this.#pump(isThere, timeoutMs, signal))) {
-        throw new PeerError(`QEMU did not answer ${command} within ${timeoutMs} ms (${this.#path})`);
+        throw new PeerError(`QEMU did not answer ${command} within ${timeoutMs} ms (${this.path})`);
       }
       const refusal = this.#refusals.get(id);
       if (refusal !== undefined) throw new QmpError(command, refusal.class, refusal.desc);
@@ -151,7 +152,7 @@ export class QmpClient implements Disposable {
     if (await this.#pump(() => find() >= 0, timeoutMs, signal)) {
       return this.#events.splice(0, find() + 1).at(-1) as QmpEvent;
     }
-    throw new PeerError(`QEMU sent no event ${name} within ${timeoutMs} ms (${this.#path})`);
+    throw new PeerError(`QEMU sent no event ${name} within ${timeoutMs} ms (${this.path})`);
   }
 
   [Symbol.dispose](): void {
@@ -161,9 +162,9 @@ export class QmpClient implements Disposable {
   async #begin({ greetingTimeoutMs = GREETING_TIMEOUT_MS, signal }: QmpConnectOptions): Promise<void> {
     if (!(await this.#pump(() => this.#greeting !== undefined, greetingTimeoutMs, signal))) {
       throw new PeerError(
-        `no greeting from ${this.#path} within ${greetingTimeoutMs} ms: another client holds this monitor; ` +
+        `no greeting from ${this.path} within ${greetingTimeoutMs} ms: another client holds this monitor; ` +
           "end it, or give QEMU a second -qmp socket",
-        { details: { path: this.#path } },
+        { details: { path: this.path } },
       );
     }
     await this.request("qmp_capabilities", {
@@ -185,7 +186,7 @@ export class QmpClient implements Disposable {
     for (let sent = 0; sent < json.length; ) {
       const fds = sent === 0 && fd !== undefined ? [fd] : [];
       const count = this.#sendSome(buffer, sent, fds);
-      if (count === WOULD_BLOCK) throw new PeerError(`QEMU does not read from its monitor (${this.#path})`);
+      if (count === WOULD_BLOCK) throw new PeerError(`QEMU does not read from its monitor (${this.path})`);
       sent += count;
     }
   }
@@ -195,7 +196,7 @@ export class QmpClient implements Disposable {
       return this.#socket.send(buffer, offset, buffer.sizeBytes - offset, fds);
     } catch (cause) {
       if (!(cause instanceof PeerError)) throw cause;
-      throw new PeerError(`QEMU closed its monitor (${this.#path}): it has ended`, {
+      throw new PeerError(`QEMU closed its monitor (${this.path}): it has ended`, {
         reconnect: true,
         cause,
       });
@@ -208,7 +209,7 @@ export class QmpClient implements Disposable {
     this.#drain();
     for (;;) {
       if (isDone()) return true;
-      if (this.#isEnded) throw new PeerError(`QEMU closed its monitor (${this.#path})`, { reconnect: true });
+      if (this.#isEnded) throw new PeerError(`QEMU closed its monitor (${this.path})`, { reconnect: true });
       if (deadline.expired) return false;
       // Requests that overlap wait together: two loops of polls would leave timers no turn (seen).
       this.#turn ??= this.#receive();

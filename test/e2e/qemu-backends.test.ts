@@ -1,10 +1,19 @@
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { QemuMachine } from "../../migrate/mod.ts";
 import { SnapshotReader } from "../../migrate/snapshot/mod.ts";
-import { runVhu } from "../bin/run-vhu.ts";
-import { requirePeers } from "../peers/mod.ts";
+import { type Ran, runVhu } from "../bin/run-vhu.ts";
+import { type RunningQemu, requirePeers } from "../peers/mod.ts";
 import {
   BOOT_TIMEOUT_MS,
   beats,
@@ -17,21 +26,83 @@ import { startVhu } from "../support/vhu-process.ts";
 
 const peers = requirePeers(["qemu-system-x86_64", "guest-kernel", "busybox", "virtiofsd"]);
 const IMAGE_BYTES = 32 << 20;
-const MEMORY_MIB = 256;
+const MEMORY_MIB = 128;
 
 let dir: string;
+let file: string;
+/** QEMUs that outlive their load. */
+const started: number[] = [];
 beforeEach(() => {
   dir = mkdtempSync(join(tmpdir(), "vhu-qbe-"));
+  file = join(dir, "vm.vhu");
+  writeFileSync(join(dir, "disk.raw"), "");
+  truncateSync(join(dir, "disk.raw"), IMAGE_BYTES);
+  mkdirSync(join(dir, "share"));
+  const lines = Array.from({ length: 500 }, (_, at) => `line${at}\n`);
+  writeFileSync(join(dir, "share", "input"), lines.join(""));
+  mkdirSync(join(dir, "config", "vhu"), { recursive: true });
+  // Which virtiofsd is this host's choice.
+  const command = JSON.stringify(peers?.virtiofsd.command ?? []);
+  writeFileSync(join(dir, "config", "vhu", "programs.toml"), `virtiofsd = ${command}\n`);
 });
-afterEach(() => rmSync(dir, { recursive: true, force: true }));
+afterEach(async () => {
+  for (const pid of started.splice(0)) kill(pid);
+  await waitUntil(() => processesOf(dir).length === 0);
+  rmSync(dir, { recursive: true, force: true });
+});
+
+const vhu = (...words: string[]): Promise<Ran> =>
+  runVhu(["migrate", ...words], {
+    env: { XDG_STATE_HOME: join(dir, "state"), XDG_CONFIG_HOME: join(dir, "config") },
+  });
+
+function expectDone(ran: Ran): void {
+  expect(ran.stderr).toBe("");
+  expect(ran.status).toBe(0);
+}
+
+function kill(pid: number): void {
+  try {
+    process.kill(pid, "SIGKILL");
+  } catch {
+    // It has ended.
+  }
+}
+
+async function waitUntil(isThere: () => boolean): Promise<void> {
+  const deadline = performance.now() + BOOT_TIMEOUT_MS;
+  while (!isThere()) {
+    if (performance.now() > deadline) throw new Error("it did not happen");
+    await Bun.sleep(10);
+  }
+}
+
+/** Processes that have a path of this test's on their command line. */
+function processesOf(folder: string): string[] {
+  return readdirSync("/proc").flatMap((pid) => {
+    try {
+      const words = readFileSync(`/proc/${pid}/cmdline`, "utf8");
+      return /^\d+$/.test(pid) && words.includes(folder) ? [words.replaceAll("\0", " ")] : [];
+    } catch {
+      return [];
+    }
+  });
+}
 
 /** The disk has a file system of the guest's; it writes to files that it opened before the save, on both. */
 const BEFORE = `mke2fs -F /dev/vda >/dev/null && mkdir /disk && mount -t ext2 /dev/vda /disk && mkdir /share \\
   && mount -t virtiofs shared /share || echo MOUNT-FAILED
 exec 5>>/disk/log 6>>/share/log 7</share/input
-read first <&7; echo "READ $first"`;
+read first <&7; echo "READ $first"
+ip link set lo up; ip link set eth0 up || echo NET-FAILED
+mkfifo /tmp/in /tmp/out
+nc -l -p 7000 -e cat & sleep 0.3
+nc 127.0.0.1 7000 </tmp/in >/tmp/out &
+exec 8>/tmp/in 9</tmp/out`;
 const EACH = `echo "$i" >&5 || echo DISK-FAILED
 echo "$i" >&6 || echo SHARE-FAILED
+echo "$i" >&8; read back <&9 || echo TCP-FAILED
+[ "$back" = "$i" ] || echo "TCP-FAILED $back for $i"
 if [ $((i % 10)) = 0 ]; then read line <&7 && echo "READ $line"; sync; fi`;
 const ERRORS = /FAILED|I\/O error|EXT4-fs error/;
 
@@ -46,6 +117,11 @@ async function startBackends(name: string) {
     join(dir, "disk.raw"),
   ]);
   await blk.waitForStderr(/ready at/, BOOT_TIMEOUT_MS);
+  const netSocket = join(dir, "net.sock");
+  const net = startVhu([
+    ...["device", "run", "net", "--socket", netSocket, "--stream-listen", join(dir, "cable.sock")],
+  ]);
+  await net.waitForStderr(/ready at/, BOOT_TIMEOUT_MS);
   const share = join(dir, "share");
   const fs = startPeerBackend({
     dir,
@@ -68,89 +144,131 @@ async function startBackends(name: string) {
       ],
       ...["-chardev", `socket,id=c1,path=${fs.socketPath}`],
       ...["-device", "vhost-user-fs-pci,chardev=c1,tag=shared"],
+      ...["-chardev", `socket,id=c2,path=${netSocket}`, "-netdev", "vhost-user,id=n0,chardev=c2"],
+      ...["-device", "virtio-net-pci,netdev=n0,id=net0,mac=52:54:00:00:00:02"],
     ],
     async [Symbol.asyncDispose]() {
-      await blk.end("SIGKILL");
       await blk[Symbol.asyncDispose]();
+      await net[Symbol.asyncDispose]();
       await fs.kill();
     },
   };
 }
 
 test.skipIf(!peers)(
-  "a VM on our disk and on virtiofsd: saved, everything killed, loaded; the same life, its open files go on",
+  "a VM on our disk and network and on virtiofsd: saved, everything killed, back with one command; the same life goes on",
   async () => {
-    writeFileSync(join(dir, "disk.raw"), "");
-    truncateSync(join(dir, "disk.raw"), IMAGE_BYTES);
-    mkdirSync(join(dir, "share"));
-    writeFileSync(
-      join(dir, "share", "input"),
-      Array.from({ length: 500 }, (_, at) => `line${at}\n`).join(""),
-    );
-    const file = join(dir, "vm.vhu");
-    const guest = livingGuest({ dir, modules: ["virtio_blk", "virtiofs"], before: BEFORE, each: EACH });
-    let nonce: string;
-    let last: number;
-    let firstOutput: string;
+    const modules = ["virtio_blk", "virtiofs", "virtio_net"];
+    const guest = livingGuest({ dir, modules, before: BEFORE, each: EACH });
+    let source: RunningQemu;
     {
       await using backends = await startBackends("a");
-      await using source = await startListening({
-        dir,
-        name: "source",
-        guest,
-        memoryMib: MEMORY_MIB,
-        args: backends.args,
-      });
-      ({ nonce } = await waitForBeats(source, 15));
-      const refused = await runVhu(["migrate", "save", `qmp:${source.qmpPath}`, file]);
+      source = await startListening({ dir, name: "vm", guest, memoryMib: MEMORY_MIB, args: backends.args });
+      await using _source = source;
+      await waitForBeats(source, 15);
+      const refused = await vhu("save", `qmp:${source.qmpPath}`, file);
       expect(refused).toMatchObject({ status: 4 });
       expect(refused.stderr).toContain("vhost-user-fs");
-      const saved = await runVhu(["migrate", "save", "--stop", `qmp:${source.qmpPath}`, file]);
-      expect(saved.stderr).toBe("");
-      expect(saved.status).toBe(0);
+      expectDone(await vhu("save", "--stop", `qmp:${source.qmpPath}`, file));
       await source.waitForExit(BOOT_TIMEOUT_MS);
-      last = beats(source).at(-1)!.count;
-      firstOutput = source.serial();
     }
-    expect(firstOutput).not.toMatch(ERRORS);
-    using reader = SnapshotReader.open(file);
-    const { virtioDevices, sockets, sections } = reader.manifest.machine as {
-      sections: { name: string; sizeBytes: number }[];
-      virtioDevices: { type: string }[];
-      sockets: { chardev: string }[];
+    const before = source.serial();
+    const { nonce, count: last } = beats(source).at(-1)!;
+    expect(before).not.toMatch(ERRORS);
+    expectRecorded();
+    await expectRefusals(source);
+    const ran = await vhu("load", "--json", file);
+    expectDone(ran);
+    const summary = JSON.parse(ran.stdout.trim().split("\n").at(-1)!) as {
+      pid: number;
+      backends: { type: string; chardev: string; pid: number; log: string }[];
     };
-    expect(virtioDevices.map(({ type }) => type)).toEqual(["vhost-user-blk", "vhost-user-fs"]);
-    // The state that virtiofsd gave is inside QEMU's own stream.
-    expect(sections.find(({ name }) => name.endsWith("/vhost-user-fs"))!.sizeBytes).toBeGreaterThan(100);
-    expect(sockets.map(({ chardev }) => chardev)).toContain("c1");
-    {
-      await using backends = await startBackends("b");
-      await using target = await startListening({
-        dir,
-        name: "target",
-        guest,
-        memoryMib: MEMORY_MIB,
-        args: [...backends.args, "-incoming", "defer"],
-      });
-      const loaded = await runVhu(["migrate", "load", "--force", file, `qmp:${target.qmpPath}`]);
-      expect(loaded.stderr).toBe("");
-      expect(loaded.status).toBe(0);
-      await waitForBeats(target, 25);
-      expect(target.serial()).not.toMatch(ERRORS);
-      expect(beats(target)[0]).toEqual({ nonce, count: last + 1 });
-      // The reads go on at the line after the last one.
-      const lines = (output: string) => [...output.matchAll(/READ line(\d+)\n/g)].map(([, at]) => Number(at));
-      const all = [...lines(firstOutput), ...lines(target.serial())];
-      expect(all).toEqual(all.map((_, at) => at));
-      expect(lines(target.serial()).length).toBeGreaterThan(1);
-      // What the guest wrote to the shared folder has no gap.
-      const written = readFileSync(join(dir, "share", "log"), "utf8")
-        .trim()
-        .split("\n")
-        .map(Number);
-      expect(written).toEqual(written.map((_, at) => at));
-      expect(written.length).toBeGreaterThan(last);
-    }
+    started.push(summary.pid);
+    expect(summary.backends.map(({ type, chardev }) => `${chardev} ${type}`).sort()).toEqual([
+      "c0 blk",
+      "c1 fs",
+      "c2 net",
+    ]);
+    // The guest's console goes to the same file, which the new QEMU began anew.
+    await waitUntil(() => beats(source).length >= 25);
+    expect(source.serial()).not.toMatch(ERRORS);
+    expect(beats(source)[0]).toEqual({ nonce, count: last + 1 });
+    // The reads go on at the line after the last one.
+    const lines = (output: string) => [...output.matchAll(/READ line(\d+)\n/g)].map(([, at]) => Number(at));
+    const all = [...lines(before), ...lines(source.serial())];
+    expect(all).toEqual(all.map((_, at) => at));
+    expect(lines(source.serial()).length).toBeGreaterThan(1);
+    // What the guest wrote to the shared folder has no gap.
+    const written = readFileSync(join(dir, "share", "log"), "utf8")
+      .trim()
+      .split("\n")
+      .map(Number);
+    expect(written).toEqual(written.map((_, at) => at));
+    expect(written.length).toBeGreaterThan(last);
+    // They belong to this QEMU: a second load is refused, and they end with it.
+    const second = await vhu("load", "--force", file);
+    expect(second.status).toBe(1);
+    expect(second.stderr).toContain("serves another VM");
+    kill(summary.pid);
+    await waitUntil(() => summary.backends.every(({ pid }) => !isAlive(pid)));
   },
   3 * BOOT_TIMEOUT_MS,
 );
+
+function isAlive(pid: number): boolean {
+  return readdirSync("/proc").includes(`${pid}`);
+}
+
+/** What the manifest says about the daemons, which nobody was asked about but the kernel and QEMU. */
+function expectRecorded(): void {
+  using reader = SnapshotReader.open(file);
+  const { virtioDevices, backends, disks, sections } = reader.manifest.machine as unknown as QemuMachine & {
+    sections: { name: string; sizeBytes: number }[];
+  };
+  expect(virtioDevices.map(({ type }) => type)).toEqual(["vhost-user-blk", "vhost-user-fs", "virtio-net"]);
+  expect(backends!.map(({ chardev, type }) => [chardev, type])).toEqual([
+    ["c0", "blk"],
+    ["c1", "fs"],
+    ["c2", "net"],
+  ]);
+  expect(backends!.every(({ features }) => features.includes("VIRTIO_F_VERSION_1"))).toBe(true);
+  expect(backends![0]!.commandLine).toContain("blk");
+  expect(backends![1]!.commandLine!.join(" ")).toContain("virtiofsd");
+  expect(disks).toEqual([
+    expect.objectContaining({
+      device: "c0",
+      backend: "c0",
+      path: join(dir, "disk.raw"),
+      fileBytes: IMAGE_BYTES,
+    }),
+  ]);
+  // The state that virtiofsd gave is inside QEMU's own stream.
+  expect(sections.find(({ name }) => name.endsWith("/vhost-user-fs"))!.sizeBytes).toBeGreaterThan(100);
+}
+
+/** Loads that fail: each says why, and leaves no process and no socket. */
+async function expectRefusals(source: RunningQemu): Promise<void> {
+  const dry = await vhu("load", "--dry-run", file);
+  expectDone(dry);
+  const commands = dry.stdout.trim().split("\n");
+  expect(commands.map((line) => /device run (?:blk|net)|virtiofsd|qemu-system/.exec(line)?.[0])).toEqual([
+    "device run blk",
+    "virtiofsd",
+    "device run net",
+    "qemu-system",
+  ]);
+  const bytes = readFileSync(file);
+  bytes[bytes.length >> 1]! ^= 1;
+  const damaged = join(dir, "damaged.vhu");
+  writeFileSync(damaged, bytes);
+  expect((await vhu("load", damaged)).status).toBe(3);
+  const foreign = await vhu("load", "--set", "c1.shared-dir=/nowhere", file);
+  expect(foreign.status).toBe(5);
+  expect(foreign.stderr).toContain("the fs back-end of c1 has ended");
+  expect(await vhu("load", "--qemu", "/bin/false", file)).toMatchObject({ status: 5 });
+  const systemd = await vhu("load", "--systemd", file);
+  if (systemd.status !== 0) expect(systemd).toMatchObject({ status: 4 });
+  expect(processesOf(dir)).toEqual([]);
+  for (const name of ["blk.sock", "fs-a.sock", "net.sock"]) expect(readdirSync(dir)).not.toContain(name);
+  expect(readdirSync(dir)).not.toContain(source.qmpPath);
+}

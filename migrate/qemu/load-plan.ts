@@ -1,0 +1,164 @@
+import { isAbsolute, join, resolve } from "node:path";
+import { CompatibilityError } from "../../src/errors.ts";
+import { type BackendCommand, type BackendRecord, isWaiting, requireSocketPath } from "../backends/mod.ts";
+import { backendArguments, type LocalPrograms } from "../policy/mod.ts";
+import { changeArguments, type DiskChange, type PropertyChange } from "./change-arguments.ts";
+import { type QemuCommand, qemuCommand } from "./qemu-command.ts";
+import { parseQemuMachine, type QemuMachine } from "./qemu-machine.ts";
+
+export interface LoadPlanOptions {
+  /** Folders that recorded paths may lie in; "/" for what this user's own vhu recorded. */
+  readonly roots: readonly string[];
+  readonly programs: LocalPrograms;
+  /** The QEMU to start. */
+  readonly program?: string | undefined;
+  /** Where its monitor is to be. */
+  readonly socketPath?: string | undefined;
+  /** A folder for all sockets and logs, instead of where they were. */
+  readonly runtimeFolder?: string | undefined;
+  /** Other files for disks; where the disk is a back-end's, by its chardev. */
+  readonly disks?: readonly (DiskChange & { readonly backend?: string | undefined })[] | undefined;
+  /** `--set`: of QEMU's arguments, or of a back-end's options. */
+  readonly properties?: readonly PropertyChange[] | undefined;
+  /** The user starts the back-ends. */
+  readonly withoutBackends?: boolean | undefined;
+}
+
+/** What will be started, and what is found already. */
+export interface LoadPlan {
+  readonly qemu: QemuCommand;
+  readonly backends: readonly BackendCommand[];
+  readonly notes: readonly string[];
+}
+
+/**
+ * How a recorded machine is started here: its back-ends, then QEMU. Nothing is started or changed.
+ * @throws CompatibilityError for what policy refuses, or what is not recorded; UsageError, StateError
+ */
+export function loadPlan(json: unknown, options: LoadPlanOptions): LoadPlan {
+  const machine = parseQemuMachine(json);
+  const { workingFolder } = machine;
+  const moved = new Map<string, string>();
+  const relocate = (path: string, name: string) => {
+    const { runtimeFolder } = options;
+    const absolute = resolve(workingFolder ?? "/", path);
+    if (runtimeFolder === undefined) return isAbsolute(path) || workingFolder === undefined ? path : absolute;
+    const to = requireSocketPath(join(runtimeFolder, name));
+    moved.set(absolute, to);
+    return to;
+  };
+  const own = new Set((machine.backends ?? []).map(({ chardev }) => chardev));
+  const ofQemu = (options.properties ?? []).filter(({ id, key }) => !own.has(id) || key === "path");
+  const recorded = changeArguments(withoutMonitors(machine.commandLine ?? []), {
+    disks: options.disks?.filter(({ backend }) => backend === undefined),
+    properties: ofQemu,
+    relocate: (path, chardev) => relocate(path, chardev),
+    workingFolder,
+  });
+  const given = givenPaths(options, [...moved.values()]);
+  const qemu = qemuCommand(
+    { ...machine, ...(machine.commandLine === undefined ? {} : { commandLine: recorded }) },
+    {
+      roots: options.roots,
+      given,
+      workingFolder,
+      program: options.program,
+      socketPath: options.socketPath ?? monitorOf(machine, options),
+    },
+  );
+  const notes: string[] = [];
+  const backends = options.withoutBackends
+    ? []
+    : (machine.backends ?? []).flatMap((backend) => {
+        const socket = moved.get(resolve(workingFolder ?? "/", backend.socket)) ?? backend.socket;
+        if (!backend.connects && isWaiting(socket, backend.chardev)) {
+          notes.push(`the ${backend.type} back-end at ${socket} listens already and is used as it is`);
+          return [];
+        }
+        return [backendCommand(backend, socket, { ...options, given, relocate })];
+      });
+  return { qemu, backends, notes };
+}
+
+/** The program's own monitors are not made again: `-qmp` and the like are dropped by policy, their chardevs here. */
+function withoutMonitors(recorded: readonly string[]): string[] {
+  const monitors = new Set(
+    recorded.flatMap((word, at) => {
+      const chardev = /(?:^|,)chardev=([^,]+)/.exec(word)?.[1];
+      return recorded[at - 1] === "-mon" && chardev !== undefined ? [chardev] : [];
+    }),
+  );
+  const kept: string[] = [];
+  for (let at = 0; at < recorded.length; at += 1) {
+    const id = /(?:^|,)id=([^,]+)/.exec(recorded[at + 1] ?? "")?.[1];
+    if (recorded[at] === "-chardev" && id !== undefined && monitors.has(id)) at += 1;
+    else kept.push(recorded[at] as string);
+  }
+  return kept;
+}
+
+function monitorOf(machine: QemuMachine, { runtimeFolder, roots }: LoadPlanOptions): string | undefined {
+  if (runtimeFolder !== undefined) return requireSocketPath(join(runtimeFolder, "qmp"));
+  return roots.includes("/") ? machine.monitor : undefined;
+}
+
+function givenPaths({ disks = [], properties = [] }: LoadPlanOptions, moved: readonly string[]): Set<string> {
+  return new Set([...disks.map(({ path }) => path), ...properties.map(({ value }) => value), ...moved]);
+}
+
+interface BackendPlanOptions extends LoadPlanOptions {
+  readonly given: Set<string>;
+  readonly relocate: (path: string, name: string) => string;
+}
+
+function backendCommand(
+  { chardev, type, connects, commandLine, workingFolder, socket: recordedSocket }: BackendRecord,
+  socket: string,
+  { roots, programs, disks = [], properties = [], given, relocate }: BackendPlanOptions,
+): BackendCommand {
+  if (commandLine === undefined) {
+    throw new CompatibilityError(
+      `which program served ${chardev} (${type}) is not in the snapshot: start it yourself at ${socket}, where it is then used`,
+    );
+  }
+  const changes = [
+    ...disks.flatMap(({ backend, path }) => (backend === chardev ? [{ key: "image", value: path }] : [])),
+    ...properties.filter(({ id, key }) => id === chardev && key !== "path"),
+  ];
+  let others = 0;
+  const place = (path: string) => {
+    if (path === resolve(workingFolder ?? "/", recordedSocket)) return socket;
+    const to = relocate(path, `${chardev}-${++others}`);
+    given.add(to);
+    return to;
+  };
+  const { role, args } = backendArguments(withChanges(commandLine, changes), {
+    roots,
+    given: new Set([...given, socket]),
+    workingFolder,
+    relocate: place,
+  });
+  return {
+    chardev,
+    type,
+    socket,
+    connects: connects ?? false,
+    command: [...programs.commandOf(role), ...args],
+  };
+}
+
+/** Options of a back-end with other values; a new one is added. An image has two names. */
+function withChanges(
+  commandLine: readonly string[],
+  changes: readonly { readonly key: string; readonly value: string }[],
+): string[] {
+  const words = [...commandLine];
+  for (const { key, value } of changes) {
+    const names = key === "image" ? ["--image", "--blk-file"] : [`--${key}`];
+    const at = words.findIndex((word) => names.includes(word.split("=")[0] as string));
+    if (at < 0) words.push(`--${key}`, value);
+    else if ((words[at] as string).includes("=")) words[at] = `${names[0]}=${value}`;
+    else words[at + 1] = value;
+  }
+  return words;
+}
