@@ -62,6 +62,18 @@ may be "-" for stdin. Nothing runs before every byte was checked; a load that fa
     .option("--trust", "start programs for a snapshot from somewhere else")
     .option("--paused", "leave the machine prepared, not running")
     .option("--socket <path>", "control socket of the new machine, instead of the saved one")
+    .option("--force", "load although a disk of the QEMU machine has changed since the save")
+    .option("--type <type>", "what kind of device a unix: back-end is");
+  addQemuOptions(command).action(
+    action((context, file: string, target: string | undefined, options: LoadOptions) =>
+      load(context, file, target, options),
+    ),
+  );
+}
+
+/** For what is started for a QEMU snapshot. */
+function addQemuOptions(command: Command): Command {
+  return command
     .option("--qemu <program>", "the QEMU to start, instead of the installed one of the saved name")
     .option(
       "--root <folder>",
@@ -81,14 +93,7 @@ may be "-" for stdin. Nothing runs before every byte was checked; a load that fa
     )
     .option("--runtime-dir <folder>", "where all sockets and logs of the QEMU machine are to be")
     .option("--no-backends", "start no vhost-user back-ends: they listen already, or will")
-    .option("--systemd", "put QEMU and each back-end into a systemd scope of its own")
-    .option("--force", "load although a disk of the QEMU machine has changed since the save")
-    .option("--type <type>", "what kind of device a unix: back-end is")
-    .action(
-      action((context, file: string, target: string | undefined, options: LoadOptions) =>
-        load(context, file, target, options),
-      ),
-    );
+    .option("--systemd", "put QEMU and each back-end into a systemd scope of its own");
 }
 
 async function load(

@@ -33,12 +33,12 @@ export function givenDisks(texts: readonly string[], { disks }: Pick<QemuMachine
   });
 }
 
-export function changeOf(disk: QemuDisk, path: string, format: string): GivenDisk {
+function changeOf(disk: QemuDisk, path: string, format: string): GivenDisk {
   return { disk, backend: disk.backend, from: disk.files ?? [disk.path], path, format };
 }
 
 /** "/machine/peripheral/disk0/virtio-backend" is "disk0" for people. */
-export function namesOf({ device, drive, node, path }: QemuDisk): string[] {
+function namesOf({ device, drive, node, path }: QemuDisk): string[] {
   const id = /^\/machine\/peripheral\/([^/]+)/.exec(device)?.[1];
   return [id, drive, node, device, path].filter((name) => name !== undefined);
 }
