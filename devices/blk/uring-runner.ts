@@ -1,6 +1,5 @@
 import type { DeviceQueue, RingRunner } from "../../src/backend/mod.ts";
-import { DEFAULT_DRAIN_TIMEOUT_MS } from "../../src/limits.ts";
-import { Deadline, Errno, type Fd, IoUring, IoVector } from "../../src/sys/mod.ts";
+import { Errno, type Fd, IoUring, IoVector } from "../../src/sys/mod.ts";
 import { isAligned, nextPieces } from "./data-pieces.ts";
 import { DIRECT_ALIGNMENT, giveBack, type ImageFiles } from "./image-files.ts";
 import { ACTION, BlkRequest } from "./request.ts";
@@ -16,6 +15,8 @@ const MAX_BATCH = 64;
 const MAX_IN_LINE = 16;
 /** Pieces of one readv or writev: SEG_MAX and the header's. What has more goes in several. */
 const MAX_PIECES = 128;
+/** One wait for requests that do not end; what is waited for may have been missed. */
+const END_SLICE_MS = 1000;
 /** Places of the registered files. */
 const FILE = { buffered: 0, direct: 1 } as const;
 
@@ -71,11 +72,10 @@ export class UringRunner implements RingRunner {
     return this.#freeCount === this.#slots.length;
   }
 
-  /** The kernel may still work on guest memory where the ring was not drained, so its end is waited for. */
+  /** The kernel may still work on guest memory where the ring was not drained, so its end is waited for, however long. */
   [Symbol.dispose](): void {
     const ring = this.#ring;
-    const deadline = new Deadline(DEFAULT_DRAIN_TIMEOUT_MS);
-    while (ring.inFlight > 0 && !deadline.expired) if (!ring.reap()) ring.submit(1, deadline.pollTimeoutMs);
+    while (ring.inFlight > 0) if (!ring.reap()) ring.submit(1, END_SLICE_MS);
     ring[Symbol.dispose]();
     giveBack(this.files);
   }

@@ -101,7 +101,7 @@ export class DeviceRequestHandler
   setFeatures(features: bigint): void {
     // LOG_ALL is switched while rings run; anything else would change what a running ring means.
     const changed = this.session.acked ^ features;
-    if (this.#rings.anyStarted && (changed & ~LOG_ALL_MASK) !== 0n) {
+    if (this.#rings.anyStarted && (changed & ~virtioFeature.LOG_ALL) !== 0n) {
       throw new StateError("SET_FEATURES changes features while a ring is started");
     }
     this.#negotiate(() => this.session.ack(features));
@@ -160,7 +160,8 @@ export class DeviceRequestHandler
       // A ring that touches a page before the front-end knows where it is would wait for ever, or see zeros.
       throw new StateError("SET_MEM_TABLE in postcopy while a ring is started");
     }
-    this.#rings.whilePaused(() => this.memory.setTable(regions));
+    const fds = regions.map(({ fd }) => fd);
+    this.#rings.whilePaused(() => this.memory.setTable(regions), fds);
     return this.#postcopy.isListening ? this.#postcopy.register(this.memory.regions) : undefined;
   }
 
@@ -380,13 +381,15 @@ export class DeviceRequestHandler
     const wasRunning = this.#rings.anyStarted;
     this.#state[Symbol.dispose]();
     this.#rings[Symbol.dispose]();
-    if (wasRunning) this.device.enterSuspendedState?.();
     this.device.setBackendRequestConnection?.(undefined);
     this.frontend?.[Symbol.dispose]();
-    this.inflight?.[Symbol.dispose]();
-    this.memory.dirtyLog?.[Symbol.dispose]();
     this.#postcopy[Symbol.dispose]();
-    this.memory[Symbol.dispose]();
+    this.#rings.afterWork(() => {
+      if (wasRunning) this.device.enterSuspendedState?.();
+      this.inflight?.[Symbol.dispose]();
+      this.memory.dirtyLog?.[Symbol.dispose]();
+      this.memory[Symbol.dispose]();
+    });
   }
 
   #requireOwner(request: string, items: readonly { readonly fd: Fd }[]): void {
@@ -395,5 +398,3 @@ export class DeviceRequestHandler
     throw new StateError(`${request} before SET_OWNER`);
   }
 }
-
-const LOG_ALL_MASK = virtioFeature.LOG_ALL;

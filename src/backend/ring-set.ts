@@ -12,7 +12,8 @@ import { LoopRingExecutor, type RingExecutor } from "./ring-executor.ts";
 import type { Session } from "./session.ts";
 import { checkVringAddress, logAddress, movesRing, vringLayout } from "./vring-layout.ts";
 import { VringState } from "./vring-state.ts";
-import type { Call, WorkerRings } from "./worker/worker-rings.ts";
+import { RingsInWorkers } from "./worker/rings-in-workers.ts";
+import type { WorkerRings } from "./worker/worker-rings.ts";
 
 /** What the rings need from the handler around them. */
 export interface RingSurroundings {
@@ -35,6 +36,7 @@ export interface RingSurroundings {
 export class RingSet implements Disposable {
   readonly #rings: VringState[];
   readonly #executor: RingExecutor;
+  readonly #inWorkers: RingsInWorkers;
   #paused = false;
 
   constructor(
@@ -47,6 +49,10 @@ export class RingSet implements Disposable {
     readonly workers?: WorkerRings | undefined,
   ) {
     this.#executor = new LoopRingExecutor(loop);
+    this.#inWorkers = new RingsInWorkers(device, around, logger, drainTimeoutMs, workers, {
+      callOf: (ring) => this.#callOf(ring),
+      onBroken: (ring, error) => this.#break(ring, error),
+    });
     this.#rings = Array.from({ length: device.maxQueues }, (_, index) => new VringState(index));
   }
 
@@ -110,7 +116,7 @@ export class RingSet implements Disposable {
     const ring = this.#adopt(index, "SET_VRING_CALL", "call", fd);
     if (!ring.isOpen) return;
     const call = this.#callOf(ring);
-    if (ring.isInWorker) this.workers?.setCall(index, this.#workerCallOf(ring));
+    if (ring.isInWorker) this.workers?.setCall(index, this.#inWorkers.callOf(ring));
     else ring.queue!.call = call;
     // QEMU sends KICK before CALL on a migration's destination, and drops what came by the former fd in between: a driver that
     // was told of completions there would, with EVENT_IDX, never hear of more (seen). One interrupt too many does no harm.
@@ -143,24 +149,37 @@ export class RingSet implements Disposable {
   stop(index: number, skipDrain = false): number {
     const ring = this.at(index, "GET_VRING_BASE");
     this.#suspend(ring, skipDrain);
-    ring.broken = false;
-    if (ring.started) this.#setStopped(ring);
+    if (ring.isLost) {
+      throw new StateError(
+        `where ring ${index} stands is not known, for its requests did not end in time: reset the device, or connect anew`,
+      );
+    }
+    this.#retire(ring);
     return ring.initialBase(this.around.session.has("RING_PACKED"));
   }
 
   /** Stops all rings; they begin at their start again. Call and error fds stay: front-ends give them once. */
   reset(): void {
     for (const ring of this.#rings) {
-      this.stop(ring.index);
+      this.#suspend(ring);
+      this.#retire(ring);
+      ring.isLost = false;
       ring.base = undefined;
     }
   }
 
-  /** Stops what runs, changes the memory beneath it, and starts it again where it stood. */
-  whilePaused<T>(change: () => T): T {
-    for (const ring of this.#rings) this.#suspend(ring);
-    this.workers?.setMemory(undefined);
+  /**
+   * Stops what runs, changes the memory beneath it, and starts it again where it stood. `change` takes what is `given`.
+   * @throws StateError when something does not stop
+   */
+  whilePaused<T>(change: () => T, given: Iterable<Disposable> = []): T {
+    using refused = new DisposableStack();
+    for (const item of given) refused.use(item);
     try {
+      for (const ring of this.#rings) this.#suspend(ring);
+      this.workers?.releaseMemory();
+      if (this.workers?.isLate) throw new StateError("a ring Worker that uses guest memory does not answer");
+      refused.move();
       return change();
     } finally {
       this.retry();
@@ -212,11 +231,27 @@ export class RingSet implements Disposable {
         if (!(error instanceof VhuError)) throw error;
         this.logger.warn(`ring ${ring.index}: ${error.message}`);
         // The executor has let go of it: now the device must.
-        this.#suspend(ring);
+        if (!ring.isInWorker) this.#suspend(ring);
+        else this.afterWork(() => this.device.stopQueue(ring.index));
       }
       ring[Symbol.dispose]();
     }
-    this.workers?.setMemory(undefined);
+    this.workers?.releaseMemory();
+    if (this.workers?.isLate)
+      this.logger.error(
+        "a ring Worker does not come back: what it uses is kept, and no ring runs until it does",
+      );
+  }
+
+  /** Calls back when no Worker uses what it was given: at once, unless one is late. */
+  afterWork(callback: () => void): void {
+    if (this.workers === undefined) callback();
+    else this.workers.whenBack(callback);
+  }
+
+  #retire(ring: VringState): void {
+    ring.broken = false;
+    if (ring.started) this.#setStopped(ring);
   }
 
   #adopt(index: number, request: string, which: "call" | "err", fd: Fd | undefined): VringState {
@@ -238,7 +273,7 @@ export class RingSet implements Disposable {
   #open(ring: VringState): void {
     const { memory, space, inflight, session } = this.around;
     const layout = vringLayout(this.around, ring);
-    if (this.#usesWorkers) return;
+    if (this.#inWorkers.areUsed) return;
     try {
       const deviceRing = createDeviceRing(memory, space, layout, {
         inflight: inflight?.queue(ring.index),
@@ -254,8 +289,8 @@ export class RingSet implements Disposable {
 
   /** Gives an open ring to the device. */
   #run(ring: VringState): void {
-    if (this.#usesWorkers) {
-      this.#runInWorker(ring);
+    if (this.#inWorkers.areUsed) {
+      this.#inWorkers.run(ring);
       return;
     }
     const { queue } = ring;
@@ -288,60 +323,10 @@ export class RingSet implements Disposable {
     }
   }
 
-  /** I/O virtual addresses are translated on this thread, so their rings run here. */
-  get #usesWorkers(): boolean {
-    return (
-      this.workers !== undefined &&
-      this.device.startQueueInWorker !== undefined &&
-      this.around.space === this.around.memory
-    );
-  }
-
-  #runInWorker(ring: VringState): void {
-    const { index, kick, enabled } = ring;
-    const { memory, inflight, session } = this.around;
-    const workers = this.workers!;
-    workers.setMemory(memory);
-    workers.setLogging(session.has("LOG_ALL"));
-    const parameters = this.device.startQueueInWorker!(index);
-    try {
-      workers.start({
-        index,
-        layout: vringLayout(this.around, ring),
-        inflight: inflight?.shareQueue(index),
-        kick,
-        call: this.#workerCallOf(ring),
-        polled: kick === undefined && !session.hasProtocol("INBAND_NOTIFICATIONS"),
-        enabled,
-        parameters,
-        onError: (error) => this.#break(ring, error),
-      });
-      ring.isInWorker = true;
-    } catch (error) {
-      this.device.stopQueue(index);
-      throw error;
-    }
-  }
-
-  #suspendInWorker(ring: VringState, skipDrain: boolean): void {
-    ring.isInWorker = false;
-    const drain = skipDrain ? "skip" : { timeoutMs: this.drainTimeoutMs };
-    try {
-      ring.base = this.workers!.stop(ring.index, drain);
-      this.logger.debug("queue stops", { index: ring.index, base: ring.base });
-    } catch (error) {
-      // Where it stood is unknown: it must not go on.
-      ring.broken = true;
-      throw error;
-    } finally {
-      this.device.stopQueue(ring.index);
-    }
-  }
-
   /** Stops the device's work on a ring, which remembers where it stood. */
   #suspend(ring: VringState, skipDrain = false): void {
     if (ring.isInWorker) {
-      this.#suspendInWorker(ring, skipDrain);
+      this.#inWorkers.stop(ring, skipDrain);
       return;
     }
     const { queue } = ring;
@@ -375,10 +360,6 @@ export class RingSet implements Disposable {
     if (ring.call !== undefined) return signalByFd(ring.call, this.#onSignalError);
     if (!this.around.session.hasProtocol("INBAND_NOTIFICATIONS")) return undefined;
     return () => this.around.frontend?.vringCall(ring.index);
-  }
-
-  #workerCallOf(ring: VringState): Call {
-    return ring.call ?? this.#callOf(ring);
   }
 
   #break(ring: VringState, error: VhuError): void {

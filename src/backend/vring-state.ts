@@ -18,6 +18,8 @@ export class VringState implements Disposable {
   enabled = false;
   /** Out of service until it is stopped: the driver broke it, or its memory went away. */
   broken = false;
+  /** Its requests did not end in time, so where it stands is not known: it can only be reset. */
+  isLost = false;
   /** The ring as the device runs it. */
   queue: DeviceQueue | undefined;
   /** It runs in a ring Worker, and not as `queue`. */

@@ -46,8 +46,21 @@ export class RingWorker implements Disposable {
     this.#await(new Deadline(START_TIMEOUT_MS));
   }
 
+  /**
+   * It has not answered an order in time and may be anywhere, in a system call that does not return, say. What it was given
+   * must stay as it is until it is back.
+   */
+  get isLate(): boolean {
+    if (this.#answerCount < this.#orderCount) {
+      this.#takeAll();
+      this.#renotify();
+    }
+    return this.#answerCount < this.#orderCount;
+  }
+
   /** Has the Worker do it and waits. Returns its answer. @throws VhuError as the Worker threw it, StateError when late */
   order(order: Order, timeoutMs: number): number {
+    if (this.isLate) throw new StateError("a ring Worker is still busy with what it was told before");
     this.post(order);
     return this.#await(new Deadline(timeoutMs));
   }
@@ -63,23 +76,20 @@ export class RingWorker implements Disposable {
 
   /** What the Worker said unasked since the last time. */
   takeNotices(): Notice[] {
-    drainEvent(this.reports);
-    for (let report = this.#receive(); report !== undefined; report = this.#receive()) {
-      if (report.kind === "done" || report.kind === "failed") this.#settle(report);
-      else this.#notices.push(report);
-    }
+    this.#takeAll();
     const notices = this.#notices;
     this.#notices = [];
     return notices;
   }
 
-  /** Ends the Worker after the orders that it has. Its rings must be stopped. */
+  /** Ends the Worker after the orders that it has. Its rings must be stopped. One that is late ends with the process. */
   [Symbol.dispose](): void {
     if (this.#ended) return;
+    const { isLate } = this;
     this.post({ kind: "exit" });
     this.#ended = true;
     try {
-      this.#await(new Deadline(START_TIMEOUT_MS));
+      if (!isLate) this.#await(new Deadline(START_TIMEOUT_MS));
     } finally {
       this.#port.close();
       this.#orders[Symbol.dispose]();
@@ -100,6 +110,14 @@ export class RingWorker implements Disposable {
       if (waitReadySync(this.reports, POLL.IN, deadline) === 0) {
         throw new StateError(`a ring Worker did not answer within ${deadline.timeoutMs} ms`);
       }
+    }
+  }
+
+  #takeAll(): void {
+    drainEvent(this.reports);
+    for (let report = this.#receive(); report !== undefined; report = this.#receive()) {
+      if (report.kind === "done" || report.kind === "failed") this.#settle(report);
+      else this.#notices.push(report);
     }
   }
 

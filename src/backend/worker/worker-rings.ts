@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { VhuError } from "../../errors.ts";
+import { StateError, type VhuError } from "../../errors.ts";
 import { DEFAULT_DRAIN_TIMEOUT_MS } from "../../limits.ts";
 import { type Logger, silentLogger } from "../../logger.ts";
 import type { GuestMemory } from "../../memory/mod.ts";
@@ -46,6 +46,8 @@ interface Placed {
   readonly kick: Fd | undefined;
   /** Rung by the Worker where completions are told by messages. */
   bell: Fd | undefined;
+  /** Its Worker was told to stop it, and was late. */
+  isStopping: boolean;
 }
 
 /**
@@ -57,6 +59,7 @@ export class WorkerRings implements Disposable {
   readonly #rings = new Map<number, Placed>();
   readonly #logger: Logger;
   readonly #timeoutMs: number;
+  #afterwards: (() => void)[] = [];
 
   /** @param program a module that exports `createRunner` @throws StateError when it cannot be loaded */
   constructor(
@@ -77,11 +80,42 @@ export class WorkerRings implements Disposable {
     started.move();
   }
 
-  /** What the Workers see of guest memory; undefined: none, so that it may be unmapped. Their rings must be stopped then. */
-  setMemory(memory: GuestMemory | undefined): void {
-    const regions = memory?.regions.map((region) => region.share()) ?? [];
-    const dirtyLog = memory?.dirtyLog?.share();
+  /** A Worker has not answered an order in time. Until it is back, it may use all that it was given. */
+  get isLate(): boolean {
+    return this.#workers.some(({ isLate }) => isLate);
+  }
+
+  /** Calls back when no Worker is late: now, or on the loop once they are back. For giving up what they may use. */
+  whenBack(work: () => void): void {
+    this.#afterwards.push(work);
+    this.#settle();
+  }
+
+  /** What the Workers see of guest memory. @throws StateError when one is late */
+  setMemory(memory: GuestMemory): void {
+    this.#settle();
+    const regions = memory.regions.map((region) => region.share());
+    const dirtyLog = memory.dirtyLog?.share();
     for (const worker of this.#workers) worker.order({ kind: "memory", regions, dirtyLog }, this.#timeoutMs);
+  }
+
+  /**
+   * Guest memory may be unmapped after this, `whenBack`. Their rings must be stopped.
+   * @throws StateError only for what is none of a Worker's being late
+   */
+  releaseMemory(): void {
+    const order = { kind: "memory", regions: [], dirtyLog: undefined } as const;
+    for (const worker of this.#workers) {
+      if (worker.isLate) {
+        worker.post(order);
+        continue;
+      }
+      try {
+        worker.order(order, this.#timeoutMs);
+      } catch (error) {
+        if (!worker.isLate) throw error;
+      }
+    }
   }
 
   /** F_LOG_ALL: once this returns, everything that is written to guest memory is logged. */
@@ -92,20 +126,26 @@ export class WorkerRings implements Disposable {
   /** @throws VhuError when the ring cannot be opened or the program refuses it */
   start(start: WorkerRingStart): void {
     const { index, layout, inflight, enabled, parameters, onError } = start;
+    this.#settle();
+    if (this.isLate) throw new StateError("a ring Worker is still busy with what it was told before");
     const worker = this.#workers[index % this.#workers.length]!;
     using owned = new DisposableStack();
     const kick = start.polled
       ? undefined
       : (start.kick?.duplicate() ?? createEventFd(`kick of ring ${index}`));
     if (kick !== undefined) owned.use(kick);
-    const ring: Placed = { worker, onError, kick, bell: undefined };
+    const ring: Placed = { worker, onError, kick, bell: undefined, isStopping: false };
     const callFd = this.#callFd(ring, index, start.call);
     owned.defer(() => this.#removeBell(ring));
     const kickFd = kick?.duplicate().take();
-    worker.order(
-      { kind: "start", index, layout, inflight, kickFd, callFd, enabled, parameters },
-      this.#timeoutMs,
-    );
+    const order = { kind: "start", index, layout, inflight, kickFd, callFd, enabled, parameters } as const;
+    try {
+      worker.order(order, this.#timeoutMs);
+    } catch (error) {
+      // It will start the ring when it is back, and nobody waits for that any more.
+      if (worker.isLate) worker.post({ kind: "stop", index, drainMs: undefined });
+      throw error;
+    }
     this.#rings.set(index, ring);
     owned.move();
   }
@@ -135,18 +175,21 @@ export class WorkerRings implements Disposable {
 
   /**
    * Ends what is in flight, unless `drain` is "skip", and the ring. Returns its base.
-   * @throws StateError when it did not drain in time; the ring is gone then, too
+   * @throws StateError when it did not drain in time; the ring is gone then, too, unless the Worker is late: then it is once
+   * the Worker is back
    */
   stop(index: number, drain: { readonly timeoutMs: number } | "skip"): number {
     const ring = this.#rings.get(index);
     assert(ring !== undefined, `ring ${index} does not run`);
-    this.#rings.delete(index);
     const drainMs = drain === "skip" ? undefined : drain.timeoutMs;
+    const { worker } = ring;
+    const hasOrder = worker.isLate;
     try {
-      return ring.worker.order({ kind: "stop", index, drainMs }, this.#timeoutMs + (drainMs ?? 0));
+      return worker.order({ kind: "stop", index, drainMs }, this.#timeoutMs + (drainMs ?? 0));
     } finally {
-      this.#removeBell(ring);
-      ring.kick?.[Symbol.dispose]();
+      if (hasOrder && !ring.isStopping) worker.post({ kind: "stop", index, drainMs: undefined });
+      ring.isStopping = true;
+      this.whenBack(() => this.#forget(index, ring));
     }
   }
 
@@ -160,6 +203,18 @@ export class WorkerRings implements Disposable {
       this.loop.unwatch(worker.reports);
       worker[Symbol.dispose]();
     }
+  }
+
+  #forget(index: number, ring: Placed): void {
+    if (this.#rings.get(index) === ring) this.#rings.delete(index);
+    this.#removeBell(ring);
+    ring.kick?.[Symbol.dispose]();
+  }
+
+  /** Does what waited for Workers that are back. */
+  #settle(): void {
+    if (this.#afterwards.length === 0 || this.isLate) return;
+    for (const work of this.#afterwards.splice(0)) work();
   }
 
   /** An fd for the Worker to own. */
@@ -184,6 +239,7 @@ export class WorkerRings implements Disposable {
 
   #hear(worker: RingWorker): void {
     for (const notice of worker.takeNotices()) this.#handle(worker, notice);
+    this.#settle();
   }
 
   #handle(worker: RingWorker, notice: Notice): void {

@@ -38,7 +38,7 @@ class Rig implements Disposable {
     this.driver = this.#stack.use(this.fixture.driver());
     this.rings = this.#stack.use(new WorkerRings(this.loop, PROGRAM, { timeoutMs: TIMEOUT_MS, ...options }));
     this.rings.setMemory(this.fixture.memory);
-    this.#stack.defer(() => this.rings.setMemory(undefined));
+    this.#stack.defer(() => this.rings.releaseMemory());
     this.#stack.defer(() => {
       if (this.rings.has(0)) this.rings.stop(0, "skip");
     });
@@ -228,7 +228,7 @@ describe("a ring in a Worker", () => {
     rig.take(1);
     expect([bits[4], bits.filter((byte) => byte !== 0).length]).toEqual([1, 2]);
     rig.rings.stop(0, { timeoutMs: TIMEOUT_MS });
-    rig.rings.setMemory(undefined);
+    rig.rings.releaseMemory();
   });
 
   test("a ring that cannot be opened, is refused and leaves nothing", () => {

@@ -1,19 +1,25 @@
 import type { DeviceQueue, RingRunner } from "../../../src/backend/mod.ts";
+import { Deadline, Fd, POLL, waitReadySync } from "../../../src/sys/mod.ts";
 import { Chain } from "../../../src/vring/mod.ts";
 
 export interface EchoParameters {
   /** Word 0: chains are held, and completed once it is 0. Word 1: how many are. Absent: they are completed at once. */
   readonly hold?: SharedArrayBuffer;
+  /** Before each chain is completed, the thread waits in a system call until this fd is readable. `count`: how often. */
+  readonly stuck?: { readonly until: number; readonly count: SharedArrayBuffer };
 }
+
+const FOR_EVER_MS = 600_000;
 
 /** A device for tests: copies what it reads to what it writes. */
 export function createRunner(queue: DeviceQueue, parameters: unknown): RingRunner {
-  const { hold } = parameters as EchoParameters;
+  const { hold, stuck } = parameters as EchoParameters;
   const holding = hold && new Int32Array(hold);
   const bytes = new Uint8Array(4096);
   const held: Chain[] = [];
   const isHeld = () => holding !== undefined && Atomics.load(holding, 0) !== 0;
   function finish(chain: Chain): void {
+    if (stuck !== undefined) waitFor(stuck);
     const read = bytes.subarray(0, chain.copyFromReadable(0, bytes));
     queue.complete(chain, chain.copyToWritable(0, read));
   }
@@ -43,4 +49,11 @@ export function createRunner(queue: DeviceQueue, parameters: unknown): RingRunne
     },
     [Symbol.dispose]() {},
   };
+}
+
+function waitFor({ until, count }: NonNullable<EchoParameters["stuck"]>): void {
+  const fd = new Fd(until, "stuck");
+  Atomics.add(new Int32Array(count), 0, 1);
+  waitReadySync(fd, POLL.IN, new Deadline(FOR_EVER_MS));
+  fd.take();
 }
