@@ -15,6 +15,10 @@ export interface QueueState {
   readonly ring: DriverRingState<number>;
 }
 
+const descriptorBytes = (size: number) => size * 16;
+const availableBytes = (size: number) => 6 + size * 2;
+const usedBytes = (size: number) => 6 + size * 8;
+
 /** A split ring with its driver: the machine's side of one queue. Tokens are numbers that the workload gives meaning to. */
 export class MachineQueue implements Disposable {
   readonly ring: DriverRing<number>;
@@ -32,9 +36,9 @@ export class MachineQueue implements Disposable {
   ) {
     this.#layout = {
       size,
-      descriptor: memory.allocate(size * 16),
-      available: memory.allocate(6 + size * 2, 2),
-      used: memory.allocate(6 + size * 8),
+      descriptor: memory.allocate(descriptorBytes(size)),
+      available: memory.allocate(availableBytes(size), 2),
+      used: memory.allocate(usedBytes(size)),
       packed: false,
       indirect: false,
       eventIdx: features.eventIdx,
@@ -47,6 +51,16 @@ export class MachineQueue implements Disposable {
 
   get size(): number {
     return this.#layout.size;
+  }
+
+  /** Where in guest memory the ring is. */
+  get parts(): readonly { readonly guestAddress: number; readonly sizeBytes: number }[] {
+    const { size, descriptor, available, used } = this.#layout;
+    return [
+      { guestAddress: descriptor, sizeBytes: descriptorBytes(size) },
+      { guestAddress: available, sizeBytes: availableBytes(size) },
+      { guestAddress: used, sizeBytes: usedBytes(size) },
+    ];
   }
 
   get setup(): QueueSetup {

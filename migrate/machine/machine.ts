@@ -4,6 +4,7 @@ import { Deadline, type EventLoop, type Fd } from "../../src/sys/mod.ts";
 import { BlocksWorkload } from "./blocks-workload.ts";
 import type { MachineConfig } from "./config.ts";
 import type { DevicePrograms } from "./device-process.ts";
+import { DirtyTracking } from "./dirty-tracking.ts";
 import { FilesWorkload } from "./files-workload.ts";
 import { FramesWorkload } from "./frames-workload.ts";
 import { LinesWorkload } from "./lines-workload.ts";
@@ -41,6 +42,8 @@ export class Machine implements Disposable {
   readonly memory: MachineMemory;
   readonly devices: readonly MachineDevice[];
   readonly workloads: readonly Workload[];
+  /** Which pages of its memory change. */
+  readonly dirty: DirtyTracking;
   readonly #logger: Logger;
   #runState: RunState = "prepared";
   #isChanging = false;
@@ -64,6 +67,7 @@ export class Machine implements Disposable {
         this.#logger.error(`the back-end of ${device.config.name} is gone`);
       return stack.use(new MachineDevice(deviceConfig, this.memory, loop, options.programs, onLost, state));
     });
+    this.dirty = new DirtyTracking(this);
     this.workloads = config.workload.map((each, i) =>
       stack.use(this.#workload(each, restored?.state.workloads[i])),
     );
@@ -138,6 +142,7 @@ export class Machine implements Disposable {
 
   [Symbol.dispose](): void {
     for (const workload of this.workloads) workload[Symbol.dispose]();
+    this.dirty[Symbol.dispose]();
     for (const device of this.devices) device[Symbol.dispose]();
     this.memory[Symbol.dispose]();
   }

@@ -4,9 +4,14 @@ import type { BackendClient, InflightBuffer, SharedRegion } from "./backend-clie
 import type { Interrupt } from "./interrupt.ts";
 import type { QueueSetup } from "./virtio-device.ts";
 
+/** VHOST_VRING_F_LOG. */
+const ADDRESS_FLAG_LOG = 1;
+
 /** Starts and stops a back-end's rings, and keeps the inflight buffer over their lives. */
 export class RunningQueues implements Disposable {
   #running: readonly QueueSetup[] = [];
+  #memory: readonly SharedRegion[] = [];
+  #isLogging = false;
   #inflight: InflightBuffer | undefined;
 
   constructor(
@@ -30,14 +35,21 @@ export class RunningQueues implements Disposable {
     this.#inflight = inflight;
   }
 
+  /** Whether the used rings are logged: those that run, and those that start later. */
+  setLogging(isLogging: boolean): void {
+    this.#isLogging = isLogging;
+    for (const queue of this.#running) this.#setAddress(queue);
+  }
+
   start(memory: readonly SharedRegion[], interrupt: Interrupt, queues: readonly QueueSetup[]): void {
     if (this.hasInflight && queues.length > 0) this.#shareInflight(queues);
     // What was started before a failure must be stopped again, so it counts as running from its first message on.
     const started: QueueSetup[] = [];
     this.#running = started;
+    this.#memory = memory;
     for (const queue of queues) {
       started.push(queue);
-      this.#start(memory, interrupt, queue);
+      this.#start(interrupt, queue);
     }
   }
 
@@ -62,17 +74,10 @@ export class RunningQueues implements Disposable {
     this.forgetInflight();
   }
 
-  #start(memory: readonly SharedRegion[], interrupt: Interrupt, queue: QueueSetup): void {
+  #start(interrupt: Interrupt, queue: QueueSetup): void {
     const { index } = queue;
     this.client.setVringNum(index, queue.size);
-    this.client.setVringAddr({
-      index,
-      flags: 0,
-      descriptor: userAddress(memory, queue.descriptor),
-      available: userAddress(memory, queue.available),
-      used: userAddress(memory, queue.used),
-      log: queue.used,
-    });
+    this.#setAddress(queue);
     this.client.setVringBase(index, queue.base);
     this.client.setVringCall(index, interrupt.callFor(queue.vector));
     this.client.setVringKick(index, queue.kick);
@@ -80,6 +85,17 @@ export class RunningQueues implements Disposable {
     // What was offered before the ring stopped may wait for a kick that went to an fd of another process: most back-ends
     // look into a ring only when they are kicked (tried: qemu-storage-daemon), and the spec asks front-ends for this one.
     signalEvent(queue.kick);
+  }
+
+  #setAddress({ index, descriptor, available, used }: QueueSetup): void {
+    this.client.setVringAddr({
+      index,
+      flags: this.#isLogging ? ADDRESS_FLAG_LOG : 0,
+      descriptor: userAddress(this.#memory, descriptor),
+      available: userAddress(this.#memory, available),
+      used: userAddress(this.#memory, used),
+      log: used,
+    });
   }
 
   #shareInflight(queues: readonly QueueSetup[]): void {

@@ -2,6 +2,7 @@ import { Connection, RequestChannel, type RequestChannelOptions } from "../conne
 import { CompatibilityError, NegotiationError, StateError } from "../errors.ts";
 import { MAX_QUEUE_SIZE } from "../limits.ts";
 import { type Logger, silentLogger } from "../logger.ts";
+import type { DirtyBitmap } from "../memory/mod.ts";
 import { type EventLoop, POLL, signalEvent, type UnixSocket } from "../sys/mod.ts";
 import {
   describeFeatures,
@@ -84,6 +85,7 @@ export class VhostUserFrontend implements VirtioDevice, Disposable {
   readonly #table: MessageTable;
   readonly #channel: RequestChannel;
   #ackedFeatures: bigint;
+  #isLogging = false;
   #interrupt: Interrupt | undefined;
 
   /** Takes the socket, and negotiates. @throws NegotiationError, PeerError */
@@ -145,7 +147,31 @@ export class VhostUserFrontend implements VirtioDevice, Disposable {
       throw new NegotiationError(`the driver chose features that the device does not have: ${names}`);
     }
     this.#ackedFeatures = features | (this.offeredFeatures & virtioFeature.PROTOCOL_FEATURES);
-    this.client.setFeatures(this.#ackedFeatures);
+    this.#sendFeatures();
+  }
+
+  /** Whether the back-end can say what it writes to guest memory. */
+  get canLog(): boolean {
+    return this.has("LOG_SHMFD") && (this.offeredFeatures & virtioFeature.LOG_ALL) !== 0n;
+  }
+
+  /**
+   * From now on the back-end marks the pages that it writes to, through sleep and wake, too. In the order of QEMU's, which
+   * every back-end knows; queues may run. @throws CompatibilityError for a back-end that cannot
+   */
+  startLog({ fd, sizeBytes }: Pick<DirtyBitmap, "fd" | "sizeBytes">): void {
+    if (!this.canLog) throw new CompatibilityError("the back-end has no dirty log (LOG_SHMFD, F_LOG_ALL)");
+    this.client.setLogBase({ sizeBytes, offset: 0 }, fd);
+    this.#isLogging = true;
+    this.#sendFeatures();
+    this.#queues.setLogging(true);
+  }
+
+  stopLog(): void {
+    if (!this.#isLogging) return;
+    this.#isLogging = false;
+    this.#queues.setLogging(false);
+    this.#sendFeatures();
   }
 
   readConfig(offset: number, sizeBytes: number): Uint8Array {
@@ -249,6 +275,11 @@ export class VhostUserFrontend implements VirtioDevice, Disposable {
 
   #endWatch(): void {
     this.loop.unwatch(this.#channel.connection.socket.fd);
+  }
+
+  /** F_LOG_ALL is no choice of the driver's. */
+  #sendFeatures(): void {
+    this.client.setFeatures(this.#ackedFeatures | (this.#isLogging ? virtioFeature.LOG_ALL : 0n));
   }
 
   #requireState(): void {

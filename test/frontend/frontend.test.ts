@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { BackendSession } from "../../src/backend/mod.ts";
 import { NegotiationError } from "../../src/errors.ts";
 import { type FrontendOptions, VhostUserFrontend } from "../../src/frontend/mod.ts";
+import { DirtyBitmap } from "../../src/memory/mod.ts";
 import { createMemfd, EventLoop, UnixSocket } from "../../src/sys/mod.ts";
 import { virtioFeature } from "../../src/wire/mod.ts";
 import { EchoDriver } from "../support/driven-frontend.ts";
@@ -83,6 +84,31 @@ test.each([false, true])(
     }
   },
 );
+
+test("the back-end logs what it writes, from the middle of a run, through sleep and wake, until it is told to stop", () => {
+  using rig = new Rig();
+  using driver = new EchoDriver();
+  using bitmap = new DirtyBitmap(1 << 20);
+  const pages = () => [...bitmap.take().runs()].map(({ offset }) => offset);
+  rig.frontend.ackFeatures(virtioFeature.VERSION_1);
+  rig.frontend.activate(driver.regions, driver.interrupt, [driver.setup]);
+  rig.echo(driver, 2);
+  expect(rig.frontend.canLog).toBe(true);
+  rig.frontend.startLog(bitmap);
+  rig.echo(driver, 4);
+  // The used ring, and the buffers.
+  expect(pages()).toEqual([0x20000, 0x80000]);
+  const bases = rig.frontend.sleep();
+  rig.frontend.wake(driver.regions, driver.interrupt, [{ ...driver.setup, base: bases.get(0)! }]);
+  rig.echo(driver, 6);
+  expect(pages()).toEqual([0x20000, 0x80000]);
+  rig.frontend.stopLog();
+  rig.echo(driver, 8);
+  expect(pages()).not.toContain(0x20000);
+  using silent = new Rig({ allowedProtocolFeatures: ["REPLY_ACK", "MQ", "CONFIG"] });
+  expect(silent.frontend.canLog).toBe(false);
+  expect(() => silent.frontend.startLog(bitmap)).toThrow("no dirty log");
+});
 
 describe("the virtio device", () => {
   test("queue sizes are powers of two; without MQ there are as many queues as the type must have", () => {
