@@ -95,7 +95,7 @@ export const catalogue: readonly CatalogueEntry[] = [
   },
   {
     words: "snapshot convert",
-    summary: "write a snapshot anew: in the newest version, full, encrypted or not",
+    summary: "write a snapshot anew: newest version, full, encrypted; from and to QEMU's and libvirt's files",
     load: async () => (await import("./commands/snapshot-convert.ts")).registerSnapshotConvert,
   },
   {

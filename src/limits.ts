@@ -125,6 +125,10 @@ export const MAX_VMDESC_BYTES = 16 * MiB;
 export const MAX_QEMU_TREE_NODES = 1 << 20;
 /** A name that is shown, of a field or a section; a longer one is cut. */
 export const MAX_SHOWN_NAME_CHARACTERS = 255;
+/** What stands before the stream of a virsh save file: the machine's XML, 10 KB, with 64 KiB of room for edits. */
+export const MAX_LIBVIRT_DATA_BYTES = 8 * MiB;
+/** Capabilities that a stream demands of its reader: QEMU 10 knows of two. */
+export const MAX_STREAM_CAPABILITIES = 64;
 /** Sections of a QEMU stream: one for each device, 288 CPUs with three each included. */
 export const MAX_QEMU_SECTIONS = 65536;
 /** Workers that compress or unpack a snapshot: beyond four, memory bandwidth and the one writer are the limit. */

@@ -1,14 +1,14 @@
 import { resolve } from "node:path";
 import { describeBackends } from "./describe-backends.ts";
 import { machineDisks } from "./machine-disks.ts";
-import type { QemuMachine } from "./qemu-machine.ts";
+import type { DescribedQemuMachine, QemuMachine } from "./qemu-machine.ts";
 import { qemuProcess } from "./qemu-process.ts";
 import { qmpChardevs, qmpCpus, qmpMemorySize, qmpName, qmpStatus, qmpText } from "./qmp-answers.ts";
 import type { QmpClient } from "./qmp-client.ts";
 import { virtioDevices } from "./virtio-devices.ts";
 
 /** Everything that a snapshot says about the machine, asked through the monitor; back-ends are never connected to. */
-export async function describeMachine(client: QmpClient): Promise<QemuMachine> {
+export async function describeMachine(client: QmpClient): Promise<DescribedQemuMachine> {
   const { status } = await client.request("query-status", { answer: qmpStatus });
   const { name } = await client.request("query-name", { answer: qmpName });
   const cpus = await client.request("query-cpus-fast", { answer: qmpCpus });

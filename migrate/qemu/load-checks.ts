@@ -42,6 +42,8 @@ export async function qemuLoadChecks(
 function versionCheck({ version }: QemuMachine, program: string, answer: string): PreflightCheck {
   const here = /version (\d+\.\d+\.\d+)/.exec(answer)?.[1];
   if (here === undefined) return failed("QEMU", `${program} does not tell its version`);
+  if (version === undefined)
+    return passed("QEMU", `${program} is ${here}; what saved the VM is not recorded`);
   if (compareVersions(here, version) >= 0)
     return passed("QEMU", `${program} is ${here}, saved with ${version}`);
   return failed(
@@ -57,6 +59,7 @@ function machineTypeCheck({ machineType }: QemuMachine, answer: string): Preflig
 }
 
 function cpuCheck({ cpuType, cpuCount }: QemuMachine, answer: string): PreflightCheck {
+  if (cpuType === undefined) return passed("CPU", "its model is not recorded");
   const model = cpuType.replace(/-(?:x86_64|i386|arm|aarch64)-cpu$|-cpu$/, "");
   const what = `${model}, ${cpuCount} of them`;
   if (model === "host" && !hasKvm())

@@ -3,6 +3,9 @@
 export type { DiskChange, PropertyChange } from "./change-arguments.ts";
 export type { BackendStateDecoder } from "./decode/backend-state.ts";
 export { type QemuTreeOptions, qemuDeviceTrees } from "./decode/device-trees.ts";
+export { exportQemuFile, type QemuFileFormat, qemuFileFormats } from "./files/export-stream.ts";
+export { type ImportOptions, type ImportResult, importQemuFile } from "./files/import-stream.ts";
+export { isQemuFile } from "./files/stream-file.ts";
 export { qemuLoadChecks } from "./load-checks.ts";
 export { type LoadPlan, type LoadPlanOptions, loadPlan } from "./load-plan.ts";
 export { type QemuCommand, qemuCommand } from "./qemu-command.ts";

@@ -27,6 +27,7 @@ import { QmpClient, type QmpConnectOptions } from "./qmp-client.ts";
 import { qmpNothing } from "./qmp-messages.ts";
 import { readRest } from "./read-rest.ts";
 import type { RamBlock } from "./stream-format.ts";
+import { regionsOf } from "./stream-regions.ts";
 import { type RamPiece, rebuildStream } from "./stream-writer.ts";
 
 export interface QemuDriverOptions extends QmpConnectOptions {
@@ -224,13 +225,4 @@ function* piecesOf(source: VmSource, regionId: number, sizeBytes: number): Gener
 
 function* withoutZeros(pieces: Iterable<RamPiece>): Generator<RamPiece, void> {
   for (const piece of pieces) if ("bytes" in piece) yield piece;
-}
-
-/** The memory region of each block of the stream. @throws FormatError */
-function regionsOf({ memoryMap }: VmSource, blocks: readonly RamBlock[]): number[] {
-  return blocks.map(({ name, sizeBytes }) => {
-    const region = memoryMap.find((candidate) => candidate.name === name);
-    if (region?.sizeBytes === sizeBytes) return region.id;
-    throw new FormatError(`the memory of ${JSON.stringify(name)} is not in the snapshot`, "memory map");
-  });
 }

@@ -23,17 +23,20 @@ export async function requireFit(client: QmpClient, machine: QemuMachine): Promi
     CPUs: String(cpus.length),
     "memory in bytes": String(memory["base-memory"] + (memory["plugged-memory"] ?? 0)),
   };
-  const saved: Record<string, string> = {
+  const saved: Record<string, string | number | undefined> = {
     "machine type": machine.machineType,
-    CPUs: String(machine.cpuCount),
-    "memory in bytes": String(machine.memoryBytes),
+    CPUs: machine.cpuCount,
+    "memory in bytes": machine.memoryBytes,
   };
-  const different = Object.entries(here).filter(([what, value]) => value !== saved[what]);
+  // What is not known is left to QEMU, which looks at each memory block and each device.
+  const different = Object.entries(here).filter(
+    ([what, value]) => saved[what] !== undefined && value !== String(saved[what]),
+  );
   if (different.length > 0) {
     const list = different.map(([what, value]) => `${what}: ${value}, saved with ${saved[what]}`);
     throw new CompatibilityError(`this QEMU is another machine (${list.join("; ")})`);
   }
-  if (compareVersions(client.version.text, machine.version) < 0) {
+  if (machine.version !== undefined && compareVersions(client.version.text, machine.version) < 0) {
     throw new CompatibilityError(
       `this QEMU is ${client.version.text}, older than the ${machine.version} that saved the VM: use that one or a newer one`,
     );

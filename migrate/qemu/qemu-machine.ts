@@ -29,14 +29,14 @@ const disk = z.looseObject({
 const machine = z.looseObject({
   kind: z.literal("qemu"),
   name: z.string(),
-  /** Of QEMU, e.g. "10.0.2". */
-  version: z.string(),
-  package: z.string(),
+  /** Of QEMU, e.g. "10.0.2". It and others are missing where the snapshot was made of QEMU's own file. */
+  version: z.string().optional(),
+  package: z.string().optional(),
   /** The versioned type, e.g. "pc-q35-10.0". */
   machineType: z.string(),
-  cpuType: z.string(),
-  cpuCount: size,
-  memoryBytes: size,
+  cpuType: z.string().optional(),
+  cpuCount: size.optional(),
+  memoryBytes: size.optional(),
   /** QEMU's own word, e.g. "running", "paused". */
   runState: z.string(),
   executable: z.string().optional(),
@@ -59,10 +59,22 @@ const machine = z.looseObject({
   sockets: z.array(z.looseObject({ chardev: z.string(), path: z.string(), listens: z.boolean().optional() })),
   backends: z.array(backendRecord).optional(),
   disks: z.array(disk),
+  /** What stood in front of the stream in a virsh save file: `virsh restore` needs it. */
+  libvirt: z
+    .looseObject({ xml: z.string(), cookie: z.string().optional(), wasRunning: z.boolean() })
+    .optional(),
 });
 
 /** What the manifest of a snapshot says about a QEMU machine. */
 export type QemuMachine = z.infer<typeof machine>;
+/** One that was asked through its monitor: nothing is unknown. */
+export type DescribedQemuMachine = QemuMachine & {
+  readonly version: string;
+  readonly package: string;
+  readonly cpuType: string;
+  readonly cpuCount: number;
+  readonly memoryBytes: number;
+};
 export type QemuDisk = QemuMachine["disks"][number];
 
 /** Whether a manifest's machine is one of QEMU's. */

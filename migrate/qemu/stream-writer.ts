@@ -49,7 +49,7 @@ export function* rebuildStream(
 }
 
 /** One PART section of memory in a buffer that is used again. */
-class RamSectionWriter {
+export class RamSectionWriter {
   readonly #bytes = new Uint8Array(BUFFER_BYTES);
   readonly #view = new DataView(this.#bytes.buffer);
   readonly #sectionId: number;

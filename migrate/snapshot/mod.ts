@@ -3,6 +3,8 @@ export { type CompressionBackend, compressionBackend } from "./compression.ts";
 export { diffMemory, type MemoryRange } from "./diff-memory.ts";
 export type { Extent, ExtentKind, Frame } from "./extent.ts";
 export { extractCore, extractDevice, extractRegion } from "./extract.ts";
+export { FileInput } from "./file-input.ts";
+export { systemCall, writeAll } from "./file-io.ts";
 export { type Credentials, describeKeys, type EncryptTo, type NewFileKey, newFileKey } from "./file-keys.ts";
 export { type HeaderFields, SNAPSHOT_MAGIC, SNAPSHOT_VERSION } from "./header.ts";
 export type { MemoryStats, StreamEntry } from "./index-table.ts";
@@ -13,6 +15,7 @@ export {
   type SnapshotManifest,
   type SnapshotRegion,
 } from "./manifest.ts";
+export { OutputFile } from "./output-file.ts";
 export type { ParentLink } from "./parent-link.ts";
 export { type RecordEntry, RecordFlag, RecordType, recordTypeName } from "./record.ts";
 export { claimedSigner, readSigner, type Signer, signSnapshot } from "./signature.ts";

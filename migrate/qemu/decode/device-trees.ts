@@ -1,6 +1,6 @@
 import { FormatError } from "../../../src/errors.ts";
 import { MAX_SHOWN_NAME_CHARACTERS } from "../../../src/limits.ts";
-import type { StateTree } from "../../decode/mod.ts";
+import { decodeDeviceState, type StateTree } from "../../decode/mod.ts";
 import type { VmSource } from "../../driver.ts";
 import { readRest } from "../read-rest.ts";
 import type { ParsedStream } from "../stream-parser.ts";
@@ -9,7 +9,7 @@ import { outlineTrees } from "./outline-trees.ts";
 import { SectionTree } from "./section-tree.ts";
 
 export interface QemuTreeOptions {
-  /** Of a vhost-user back-end's own state inside the stream. */
+  /** Of a vhost-user back-end's own state inside the stream; else those that vhu knows. */
   readonly decodeBackendState?: BackendStateDecoder | undefined;
 }
 
@@ -32,7 +32,7 @@ export function qemuDeviceTrees(
 /** As `qemuDeviceTrees`, of a stream that was read already. */
 export function streamTrees(
   parsed: ParsedStream,
-  { decodeBackendState }: QemuTreeOptions = {},
+  { decodeBackendState = (state, type) => decodeDeviceState(state, { type }) }: QemuTreeOptions = {},
 ): Map<string, StateTree> {
   const trees = new Map(outlineTrees(parsed).map((tree) => [tree.name, tree]));
   const keys = new UniqueKeys(trees);

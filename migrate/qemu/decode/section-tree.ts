@@ -84,7 +84,8 @@ export class SectionTree {
       this.#left -= bytes.length >>> 3;
       return virtioTree(bytes, this.#decode);
     }
-    if (/back-?end state$/.test(type)) return backendStateTree(bytes, type, this.#decode);
+    if (/back-?end state$/.test(type))
+      return backendStateTree(bytes, type, this.#decode, type.startsWith("virtio-fs") ? "fs" : "net");
     return fieldValue(type, bytes);
   }
 

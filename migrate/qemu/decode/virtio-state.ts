@@ -85,7 +85,7 @@ function backendTree(
   { name, version, content }: Subsection,
   decode: BackendStateDecoder | undefined,
 ): StateTree {
-  return { name, ...backendStateTree(content, `subsection, version ${version}`, decode) };
+  return { name, ...backendStateTree(content, `subsection, version ${version}`, decode, "net") };
 }
 
 function statusNames(status: number): string {
