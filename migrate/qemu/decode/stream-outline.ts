@@ -1,4 +1,5 @@
 import { FormatError } from "../../../src/errors.ts";
+import { MAX_STREAM_CAPABILITIES } from "../../../src/limits.ts";
 import { SECTION } from "../stream-format.ts";
 import { readString } from "../stream-string.ts";
 import { ByteReader } from "./byte-reader.ts";
@@ -88,8 +89,11 @@ function subsectionContent(reader: ByteReader, name: string): Uint8Array {
 /** be32 count, then each as u8 length and name: without the count here. */
 function capabilityBytes(reader: ByteReader): Uint8Array {
   const names: Uint8Array[] = [];
-  // Each takes a byte at least, so that a hostile count ends at the end of the bytes.
-  for (let left = reader.u32(); left > 0; left -= 1) {
+  const count = reader.u32();
+  if (count > MAX_STREAM_CAPABILITIES) {
+    throw new FormatError(`${count} capabilities are demanded`, "QEMU stream", reader.offset);
+  }
+  for (let left = count; left > 0; left -= 1) {
     const length = reader.u8();
     names.push(Buffer.concat([Buffer.of(length), reader.take(length)]));
   }

@@ -44,6 +44,7 @@ export async function importQemuFile(
   let sinceTurn = 0;
   for await (const piece of file.pieces()) {
     parser.push(piece);
+    await collector.ready();
     sinceTurn += piece.length;
     if (sinceTurn < TURN_BYTES) continue;
     sinceTurn = 0;
@@ -52,7 +53,7 @@ export async function importQemuFile(
     options.signal?.throwIfAborted();
   }
   const parsed = parser.finish();
-  collector.finish();
+  await collector.finish();
   const stream = writer.writeQemuStream();
   for (let at = 0; at < parsed.rest.length; at += REST_PIECE_BYTES) {
     stream.write(parsed.rest.subarray(at, at + REST_PIECE_BYTES));
