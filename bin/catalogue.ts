@@ -158,4 +158,24 @@ export const catalogue: readonly CatalogueEntry[] = [
     summary: "load a snapshot: the machine goes on where it was saved",
     load: async () => (await import("./commands/migrate-load.ts")).registerMigrateLoad,
   },
+  {
+    words: "migrate status",
+    summary: "say what operations are under way, and how to go on with one that was interrupted",
+    load: async () => (await import("./commands/migrate-status.ts")).registerMigrateStatus,
+  },
+  {
+    words: "migrate list",
+    summary: "list the operations of this user on this host",
+    load: async () => (await import("./commands/migrate-list.ts")).registerMigrateList,
+  },
+  {
+    words: "migrate cancel",
+    summary: "stop an operation that is under way",
+    load: async () => (await import("./commands/migrate-cancel.ts")).registerMigrateCancel,
+  },
+  {
+    words: "migrate recover",
+    summary: "clear up after an operation that was interrupted",
+    load: async () => (await import("./commands/migrate-recover.ts")).registerMigrateRecover,
+  },
 ];

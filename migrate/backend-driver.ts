@@ -95,6 +95,8 @@ export class BackendDriver implements VmDriver {
   /** A back-end without a VM has nothing that runs. */
   async resume(): Promise<void> {}
 
+  async reclaim(): Promise<void> {}
+
   async leavePrepared(): Promise<void> {}
 
   /** Nothing is kept: the connection ends with this object. */

@@ -60,6 +60,8 @@ export interface VmDescription {
   readonly name: string;
   readonly runState: "running" | "suspended";
   readonly memoryBytes: number;
+  /** The machine's process, where it is known. */
+  readonly pid?: number | undefined;
   readonly devices: readonly { readonly name: string; readonly type: string }[];
 }
 
@@ -96,6 +98,11 @@ export interface VmDriver extends Disposable {
   prepareLoad(source: VmSource, options?: MoveOptions): Promise<void>;
   /** Lets the machine run (again). After a failed save: as it was before. */
   resume(): Promise<void>;
+  /**
+   * Recovery's: lets a machine run that somebody else has left suspended, prepared or given up. Nobody calls it while another
+   * host may run the machine.
+   */
+  reclaim(): Promise<void>;
   /** Leaves a prepared machine as it is, for somebody to resume later. */
   leavePrepared(): Promise<void>;
   /** Ends the machine: the source after `--stop`, or what a failed load has built. */

@@ -32,6 +32,7 @@ export async function loadNewQemu(
   if (machine === undefined) throw new CompatibilityError("the snapshot holds no QEMU machine");
   using memory = GuestMemory.create(reader.memoryMap);
   using launch = startQemu(reader, memory, command);
+  options.operation?.started("QEMU", launch.pid);
   const stop = new AbortController();
   const signal = AbortSignal.any([stop.signal, ...(options.signal === undefined ? [] : [options.signal])]);
   // Whatever fails first ends the other, and is what is told.

@@ -17,6 +17,7 @@ export { type LoadOptions, loadMachine } from "./load.ts";
 export { type LoadCheckOptions, loadChecks } from "./load-checks.ts";
 export { type LoadNewQemuOptions, loadNewQemu } from "./load-new-qemu.ts";
 export * from "./machine/mod.ts";
+export * from "./operations/mod.ts";
 export { LocalPrograms, OwnSnapshots, requireMayStart, type StartPolicy, TrustedKeys } from "./policy/mod.ts";
 export {
   type BackendStateDecoder,
@@ -45,5 +46,6 @@ export {
   startQemu,
 } from "./qemu/mod.ts";
 export { GuestMemory, sourceWithMemory } from "./ram/mod.ts";
+export { assessOperation } from "./recovery.ts";
 export { type RewriteOptions, rewriteSnapshot } from "./rewrite.ts";
 export { requirePassed, type SaveOptions, type SaveResult, saveMachine } from "./save.ts";

@@ -1,5 +1,7 @@
 import { CompatibilityError } from "../src/errors.ts";
+import { identityOf } from "../src/sys/mod.ts";
 import type { MoveOptions, PreflightCheck, VmDriver } from "./driver.ts";
+import type { Operation, OperationFacts } from "./operations/mod.ts";
 import type { OwnSnapshots } from "./policy/mod.ts";
 import {
   type NewFileKey,
@@ -23,6 +25,8 @@ export interface SaveOptions extends MoveOptions {
   readonly fileKey?: NewFileKey | undefined;
   /** Where the snapshot is noted as this host's own. */
   readonly own?: OwnSnapshots | undefined;
+  /** The log gets each phase before it begins. */
+  readonly operation?: Operation | undefined;
 }
 
 export interface SaveResult extends SnapshotSummary {
@@ -39,25 +43,36 @@ export async function saveMachine(
   options: SaveOptions,
 ): Promise<SaveResult> {
   requirePassed(await driver.preflight());
-  const { name, runState } = await driver.describe();
+  const { name, runState, pid } = await driver.describe();
   const header = { writer: options.writer, runState, machine: { name }, labels: { ...options.labels } };
-  const { base, fileKey } = options;
+  const { base, fileKey, operation } = options;
   using writer =
     typeof target === "string"
       ? SnapshotWriter.toFile(target, header, { base, fileKey })
       : SnapshotWriter.toFd(target, header, { base, fileKey });
   let isDone = false;
+  operation?.phase("saving", factsOf(name, runState, pid));
   try {
     const manifest = await driver.save(writer, options);
     options.signal?.throwIfAborted();
     const summary = writer.finish();
     isDone = true;
+    operation?.phase(options.after === "stop" ? "ending" : "resuming", { root: summary.root });
     options.own?.add(summary.root);
     return { ...summary, manifest };
   } finally {
     if (!isDone || options.after === undefined || options.after === "resume") await driver.resume();
     else if (options.after === "stop") await driver.discard();
   }
+}
+
+function factsOf(
+  machine: string,
+  earlierRunState: "running" | "suspended",
+  pid: number | undefined,
+): OperationFacts {
+  const vmProcess = pid === undefined ? undefined : identityOf(pid);
+  return { machine, earlierRunState, ...(vmProcess === undefined ? {} : { vmProcess }) };
 }
 
 /** @throws CompatibilityError that names every check that failed */

@@ -143,3 +143,7 @@ export const MAX_SNAPSHOT_CHAIN = 32;
 export const MAX_SNAPSHOT_SIBLINGS = 1000;
 /** The table in which a writer finds duplicate pages: enough for 8 GiB of different pages; with more, fewer are found. */
 export const MAX_SNAPSHOT_PAGE_TABLE_BYTES = 64 * MiB;
+/** The log of one operation: a line for each phase, of which a hand-over has some twenty, with at most a few KiB each. */
+export const MAX_OPERATION_LOG_BYTES = 4 * MiB;
+/** Operations that have ended and are still listed; the oldest go first. */
+export const MAX_ENDED_OPERATIONS = 100;

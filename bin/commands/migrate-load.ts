@@ -1,8 +1,11 @@
+import { resolve } from "node:path";
 import type { Command } from "commander";
 import {
   isQemuMachine,
   loadMachine,
   MachineProcess,
+  type Operation,
+  type OperationProgress,
   OwnSnapshots,
   parseMachineConfig,
   requireMayStart,
@@ -10,7 +13,7 @@ import {
 import type { SnapshotReader } from "../../migrate/snapshot/mod.ts";
 import { CompatibilityError } from "../../src/errors.ts";
 import { aboutLater } from "../about.ts";
-import { parseAddressOf } from "../address.ts";
+import { type Address, parseAddressOf } from "../address.ts";
 import { collect } from "../collect.ts";
 import { action, addCommand, type CommandContext } from "../command.ts";
 import { addOpeningOptions, type OpeningOptions, openWith } from "../credentials.ts";
@@ -19,6 +22,7 @@ import { formatBytes, formatDuration } from "../output/format.ts";
 import { type LoadedQemu, type LoadQemuOptions, loadIntoNewQemu } from "../qemu/load-qemu.ts";
 import { trustedSigner } from "../trusted-signer.ts";
 import { vhuCommand } from "../vhu-command.ts";
+import { absoluteAddress, withOperation } from "../with-operation.ts";
 
 interface LoadOptions extends OpeningOptions, LoadQemuOptions {
   readonly trust?: boolean;
@@ -26,6 +30,8 @@ interface LoadOptions extends OpeningOptions, LoadQemuOptions {
   readonly socket?: string;
   readonly type?: string;
   readonly force?: boolean;
+  /** Not an option: the log's. */
+  readonly operation?: Operation;
 }
 
 export function registerMigrateLoad(parent: Command): void {
@@ -104,23 +110,36 @@ async function load(
 ): Promise<undefined> {
   const startMs = performance.now();
   using reader = await aboutLater(file, () => openWith(file, options));
-  if (target === undefined) await loadIntoNewMachine(context, reader, options, startMs);
-  else await loadInto(context, reader, target, options, startMs);
+  if (options.dryRun) {
+    await loadIntoNewMachine(context, reader, options, startMs);
+    return undefined;
+  }
+  const source = absoluteAddress(parseAddressOf(file, "snapshot", ["file", "stdio"]));
+  const to = target === undefined ? undefined : parseAddressOf(target, "target", ["qmp", "machine", "unix"]);
+  const start = {
+    kind: "load",
+    source,
+    target: to === undefined ? "a new process" : absoluteAddress(to),
+  } as const;
+  await withOperation(start, async (operation) => {
+    const given = { ...options, operation };
+    if (to === undefined) await loadIntoNewMachine(context, reader, given, startMs);
+    else await loadInto(context, reader, to, given, startMs);
+  });
   return undefined;
 }
 
 async function loadInto(
   context: CommandContext,
   reader: SnapshotReader,
-  targetText: string,
+  target: Extract<Address, { kind: "qmp" | "machine" | "unix" }>,
   options: LoadOptions,
   startMs: number,
 ) {
-  const target = parseAddressOf(targetText, "target", ["qmp", "machine", "unix"]);
   const { type, force } = options;
   using driver = await openDriver(target, { type, force, signal: context.signal });
   await loadMachine(driver, reader, moveOptions(context, options));
-  report(context, reader, { target: targetText }, startMs);
+  report(context, reader, { target: `${target.kind}:${target.path}` }, startMs);
 }
 
 async function loadIntoNewMachine(
@@ -144,24 +163,30 @@ async function loadIntoNewMachine(
   }
   requireMayStart(reader.root, { own: new OwnSnapshots(), trust: options.trust ?? false, signer });
   const socket = options.socket ?? parseMachineConfig(machine, "manifest").socket;
+  const runsAt = absoluteAddress({ kind: "machine", path: socket });
+  options.operation?.phase("starting", { runsAt, sockets: [resolve(socket)] });
   using process = MachineProcess.start(
     vhuCommand,
     ["--incoming", "--end-with-loader", "--socket", socket],
     socket,
   );
+  options.operation?.started("the machine", process.pid);
   using driver = await process.connect(context.signal);
   await loadMachine(driver, reader, moveOptions(context, options));
   process.release();
   report(context, reader, { target: `machine:${socket}`, pid: process.pid, log: process.logPath }, startMs);
 }
 
-function moveOptions({ output, signal }: CommandContext, { paused }: LoadOptions) {
+function moveOptions({ output, signal }: CommandContext, { paused, operation }: LoadOptions) {
   const progress = output.progress("load");
   return {
     signal,
     paused,
-    onProgress: ({ done, total }: { done: number; total: number }) =>
-      progress.update({ doneBytes: done, totalBytes: total }),
+    operation,
+    onProgress: (moved: OperationProgress) => {
+      progress.update({ doneBytes: moved.done, totalBytes: moved.total });
+      operation?.progress(moved);
+    },
   };
 }
 

@@ -11,6 +11,7 @@ import { type OpeningOptions, openWith, passphraseIn } from "../credentials.ts";
 import { areDisksCared } from "../disk-option.ts";
 import { openDriver } from "../open-driver.ts";
 import { formatBytes, formatDuration } from "../output/format.ts";
+import { absoluteAddress, withOperation } from "../with-operation.ts";
 
 interface SaveOptions {
   readonly stop?: boolean;
@@ -94,16 +95,23 @@ async function save(
   });
   using progress = output.progress("save");
   const own = new OwnSnapshots();
-  const result = await saveMachine(driver, target.kind === "file" ? target.path : STDOUT, {
-    writer: { name: "vhu", version },
-    after: options.stop ? "stop" : "resume",
-    labels,
-    base,
-    fileKey,
-    own,
-    signal,
-    onProgress: ({ done, total }) => progress.update({ doneBytes: done, totalBytes: total }),
-  });
+  const start = { kind: "save", source: absoluteAddress(source), target: absoluteAddress(target) } as const;
+  const result = await withOperation(start, (operation) =>
+    saveMachine(driver, target.kind === "file" ? target.path : STDOUT, {
+      writer: { name: "vhu", version },
+      after: options.stop ? "stop" : "resume",
+      labels,
+      base,
+      fileKey,
+      own,
+      signal,
+      operation,
+      onProgress: ({ phase, done, total }) => {
+        progress.update({ doneBytes: done, totalBytes: total });
+        operation.progress({ phase, done, total });
+      },
+    }),
+  );
   report(context, fileText, result, performance.now() - startMs);
   return undefined;
 }

@@ -19,6 +19,7 @@ import type { SnapshotReader } from "../../migrate/snapshot/mod.ts";
 import type { CommandContext } from "../command.ts";
 import { shellWords } from "../output/shell-words.ts";
 import { vhuCommand } from "../vhu-command.ts";
+import { absoluteAddress } from "../with-operation.ts";
 import { givenDisks, givenProperties } from "./load-changes.ts";
 import { inScope } from "./systemd-scope.ts";
 
@@ -71,7 +72,18 @@ export async function loadIntoNewQemu(
   }
   requireMayStart(reader.root, { own, trust: options.trust ?? false, signer: options.signer });
   if (options.runtimeDir !== undefined) mkdirSync(options.runtimeDir, { recursive: true, mode: 0o700 });
-  await using backends = await StartedBackends.start(plan.backends, { signal });
+  const { operation } = moveOptions;
+  operation?.phase("starting", {
+    runsAt: absoluteAddress({ kind: "qmp", path: socketPath }),
+    sockets: [
+      resolve(socketPath),
+      ...plan.backends.filter(({ connects }) => !connects).map(({ socket }) => socket),
+    ],
+  });
+  await using backends = await StartedBackends.start(plan.backends, {
+    signal,
+    onStarted: (name, pid) => operation?.started(`the back-end of ${name}`, pid),
+  });
   // The disks were looked at above.
   const qemuOptions = { ...moveOptions, signal, force: true };
   const launch = await loadNewQemu(reader, plan.qemu, qemuOptions).catch((error: unknown) => {

@@ -1,5 +1,5 @@
 import { PeerError, VhuError } from "../../src/errors.ts";
-import { connectUnix, type Fd } from "../../src/sys/mod.ts";
+import { connectUnix, disposeAll, type Fd } from "../../src/sys/mod.ts";
 import { ControlConnection } from "./control-connection.ts";
 import { type ControlRequest, controlAnswer } from "./control-protocol.ts";
 
@@ -23,6 +23,7 @@ const DEFAULT_TIMEOUT_MS = 60_000;
 /** Talks to a machine's control socket. */
 export class ControlClient implements Disposable {
   readonly #connection: ControlConnection;
+  #lastId = 0;
 
   private constructor(connection: ControlConnection) {
     this.#connection = connection;
@@ -43,15 +44,25 @@ export class ControlClient implements Disposable {
     request: ControlRequest,
     options: RequestOptions = {},
   ): Promise<{ result: unknown; fds: Fd[] }> {
-    this.#connection.send(request, options.fds);
-    const { body, fds } = await this.#connection.receiveAsync(
-      options.timeoutMs ?? DEFAULT_TIMEOUT_MS,
-      options.signal,
-    );
-    const answer = controlAnswer.safeParse(body);
-    if (!answer.success) throw new PeerError("the machine's answer is not one of vhu's control protocol");
-    if (!answer.data.ok) throw new MachineError(answer.data.error);
-    return { result: answer.data.result, fds };
+    this.#lastId += 1;
+    this.#connection.send({ ...request, id: this.#lastId }, options.fds);
+    const { answer, fds } = await this.#answerTo(this.#lastId, options);
+    if (!answer.ok) throw new MachineError(answer.error);
+    return { result: answer.result, fds };
+  }
+
+  /**
+   * Others may come before: of requests that were given up (a signal, a deadline), and a machine that waits for a back-end
+   * answers what comes meanwhile first.
+   */
+  async #answerTo(id: number, { timeoutMs = DEFAULT_TIMEOUT_MS, signal }: RequestOptions) {
+    for (;;) {
+      const { body, fds } = await this.#connection.receiveAsync(timeoutMs, signal);
+      const answer = controlAnswer.safeParse(body);
+      if (answer.success && answer.data.id === id) return { answer: answer.data, fds };
+      disposeAll(fds);
+      if (!answer.success) throw new PeerError("the machine's answer is not one of vhu's control protocol");
+    }
   }
 
   [Symbol.dispose](): void {

@@ -76,10 +76,14 @@ export const exportedMachine = z.object({
 });
 export type ExportedMachine = z.infer<typeof exportedMachine>;
 
+/** The client's number for the request, which the answer repeats. */
+const id = z.number().int().optional();
+
 /** Every answer: a result, or what went wrong with the exit status that it stands for. */
 export const controlAnswer = z.union([
-  z.object({ ok: z.literal(true), result: z.unknown() }),
+  z.object({ id, ok: z.literal(true), result: z.unknown() }),
   z.object({
+    id,
     ok: z.literal(false),
     error: z.object({ code: z.string(), message: z.string(), exitStatus: z.number() }),
   }),

@@ -26,6 +26,7 @@ class Session implements Disposable {
   holds = false;
   /** This connection loads a machine and has not finished: when it ends, the machine that it built ends with it. */
   loads = false;
+  isOpen = true;
   readonly connection: ControlConnection;
 
   constructor(socket: UnixSocket) {
@@ -33,6 +34,7 @@ class Session implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.isOpen = false;
     this.connection[Symbol.dispose]();
   }
 }
@@ -82,16 +84,19 @@ export class ControlServer implements Disposable {
 
   #serve(session: Session, body: unknown, fds: Fd[]): void {
     let answer: Answer = {};
+    const { id, ...rest } = (body ?? {}) as { readonly id?: unknown };
     try {
-      const request = controlRequest.safeParse(body);
+      const request = controlRequest.safeParse(rest);
       if (!request.success)
         throw new UsageError(`not a control request: ${request.error.issues[0]?.message}`);
       answer = this.#handle(session, request.data, fds) ?? {};
-      session.connection.send({ ok: true, result: answer.result ?? {} }, answer.fds);
+      if (session.isOpen) session.connection.send({ id, ok: true, result: answer.result ?? {} }, answer.fds);
+      // It hung up while the machine waited for a back-end and turned the loop.
+      else this.#letGo(session);
     } catch (error) {
       if (!(error instanceof VhuError)) throw error;
       const { code, message, exitStatus } = error;
-      session.connection.send({ ok: false, error: { code, message, exitStatus } });
+      if (session.isOpen) session.connection.send({ id, ok: false, error: { code, message, exitStatus } });
     } finally {
       disposeAll(answer.fds ?? []);
       disposeAll(fds);
@@ -154,6 +159,10 @@ export class ControlServer implements Disposable {
   /** The client is gone. What it held suspended goes on: a save that dies leaves the machine running. */
   #end(session: Session): void {
     this.#close(session);
+    this.#letGo(session);
+  }
+
+  #letGo(session: Session): void {
     const abandoned =
       session.loads || (this.host.options.endsWithLoader && this.host.runState === "incoming");
     if (abandoned) {

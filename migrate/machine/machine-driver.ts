@@ -38,8 +38,8 @@ export class MachineDriver implements VmDriver {
   }
 
   async describe(): Promise<VmDescription> {
-    const { name, runState, memoryBytes, devices } = await this.status();
-    return { name, runState: runState === "running" ? "running" : "suspended", memoryBytes, devices };
+    const { name, runState, memoryBytes, devices, pid } = await this.status();
+    return { name, runState: runState === "running" ? "running" : "suspended", memoryBytes, devices, pid };
   }
 
   async preflight(): Promise<readonly PreflightCheck[]> {
@@ -111,6 +111,10 @@ export class MachineDriver implements VmDriver {
     const { runState } = await this.status();
     if (runState === "prepared") await this.#client.request({ command: "start" });
     else if (runState === "suspended" && this.#wasRunning) await this.#client.request({ command: "resume" });
+  }
+
+  async reclaim(): Promise<void> {
+    await this.#client.request({ command: "resume" });
   }
 
   async leavePrepared(): Promise<void> {

@@ -10,4 +10,5 @@ export { requireMayStart, type StartPolicy } from "./may-start.ts";
 export { formatOptionList, type OptionPair, parseOptionList, parseTypedOption } from "./option-list.ts";
 export { OwnSnapshots } from "./own-snapshots.ts";
 export { type QemuArgumentPolicy, qemuArguments } from "./qemu-arguments.ts";
+export { stateFolder } from "./state-folder.ts";
 export { TrustedKeys } from "./trusted-keys.ts";

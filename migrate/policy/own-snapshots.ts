@@ -1,6 +1,6 @@
 import { appendFileSync, mkdirSync, readFileSync } from "node:fs";
-import { homedir } from "node:os";
 import { join } from "node:path";
+import { stateFolder } from "./state-folder.ts";
 
 const ROOT_DIGITS = 64;
 
@@ -9,7 +9,7 @@ export class OwnSnapshots {
   readonly #file: string;
 
   /** @param folder where the list is kept; default $XDG_STATE_HOME/vhu, else ~/.local/state/vhu */
-  constructor(readonly folder = defaultFolder()) {
+  constructor(readonly folder = stateFolder()) {
     this.#file = join(folder, "own-snapshots");
   }
 
@@ -32,8 +32,4 @@ export class OwnSnapshots {
       return false;
     }
   }
-}
-
-function defaultFolder(): string {
-  return join(process.env.XDG_STATE_HOME || join(homedir(), ".local", "state"), "vhu");
 }

@@ -22,6 +22,7 @@ import { PageCollector } from "./page-collector.ts";
 import { requireFit, requireSameDisks } from "./qemu-fit.ts";
 import { parseQemuMachine, type QemuMachine } from "./qemu-machine.ts";
 import { qemuPreflight } from "./qemu-preflight.ts";
+import { qemuProcess } from "./qemu-process.ts";
 import { qmpStatus } from "./qmp-answers.ts";
 import { QmpClient, type QmpConnectOptions } from "./qmp-client.ts";
 import { qmpNothing } from "./qmp-messages.ts";
@@ -74,6 +75,7 @@ export class QemuDriver implements VmDriver {
       name,
       runState: runState === "running" ? "running" : "suspended",
       memoryBytes,
+      pid: qemuProcess(this.#client.socketInode, this.#client.peerPid)?.pid,
       devices: virtioDevices.map(({ type, path }) => ({ name: path, type })),
     };
   }
@@ -170,6 +172,10 @@ export class QemuDriver implements VmDriver {
     throw new StateError(
       `the VM was ${this.#earlierState} and is ${status} now: QEMU did not go back by itself; send it the QMP command "cont"`,
     );
+  }
+
+  async reclaim(): Promise<void> {
+    await this.#client.request("cont", { answer: qmpNothing });
   }
 
   /** A loaded VM is paused until `resume`; only QEMU's settings are put back. */

@@ -21,6 +21,7 @@ export { type RecordEntry, RecordFlag, RecordType, recordTypeName } from "./reco
 export { claimedSigner, readSigner, type Signer, signSnapshot } from "./signature.ts";
 export { type MemoryPiece, type OpenOptions, type RecordListing, SnapshotReader } from "./snapshot-reader.ts";
 export { type SnapshotSummary, SnapshotWriter, type WriterOptions } from "./snapshot-writer.ts";
+export { removeLeftovers } from "./temporary-name.ts";
 export { type LockedSnapshot, lockedSnapshot, unlockSnapshot } from "./unlock.ts";
 export type { VerifyOptions, VerifyProblem, VerifyResult } from "./verify.ts";
 export { verifySnapshot } from "./verify-snapshot.ts";

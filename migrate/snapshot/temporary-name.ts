@@ -1,16 +1,15 @@
-import { readdirSync, readFileSync, readlinkSync, unlinkSync } from "node:fs";
+import { readdirSync, unlinkSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
+import { hostIdentity, startTicksOf } from "../../src/sys/mod.ts";
 
 /** What a temporary name says: host and pid namespace (hashed), process, its start time, number. */
 const TOKEN = /^([0-9a-f]{8})-(\d+)-(\d+)-\d+\.tmp$/;
-/** Field 22 of /proc/PID/stat, counted from the one after the command's closing bracket (proc(5)). */
-const START_TIME_FIELD = 19;
 
 let counter = 0;
 
 /** A name beside `path` that tells whose it is, so that somebody else can see when its process is gone. */
 export function temporaryName(path: string): string {
-  const token = `${hostToken()}-${process.pid}-${startTimeOf(process.pid)}-${counter++}`;
+  const token = `${hostToken()}-${process.pid}-${startTicksOf(process.pid)}-${counter++}`;
   return join(dirname(path), `.${basename(path)}.${token}.tmp`);
 }
 
@@ -21,7 +20,7 @@ export function removeLeftovers(path: string): void {
     for (const name of readdirSync(dirname(path))) {
       if (!name.startsWith(prefix)) continue;
       const [, host, pid, startTime] = TOKEN.exec(name.slice(prefix.length)) ?? [];
-      if (host === hostToken() && startTimeOf(Number(pid)) !== startTime)
+      if (host === hostToken() && startTicksOf(Number(pid)) !== startTime)
         unlinkSync(join(dirname(path), name));
     }
   } catch {
@@ -30,17 +29,7 @@ export function removeLeftovers(path: string): void {
 }
 
 function hostToken(): string {
-  const bootId = readFileSync("/proc/sys/kernel/random/boot_id", "utf8");
-  const token = Bun.hash.xxHash32(bootId + readlinkSync("/proc/self/ns/pid"));
+  const { bootId, pidNamespace } = hostIdentity();
+  const token = Bun.hash.xxHash32(bootId + pidNamespace);
   return token.toString(16).padStart(8, "0");
-}
-
-/** In clock ticks since boot; undefined where there is no such process. */
-function startTimeOf(pid: number): string | undefined {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
-    return stat.slice(stat.lastIndexOf(")") + 2).split(" ")[START_TIME_FIELD];
-  } catch {
-    return undefined;
-  }
 }

@@ -10,6 +10,7 @@ export const O = {
   RDWR: 2,
   CREAT: 0o100,
   EXCL: 0o200,
+  APPEND: 0o2000,
   NONBLOCK: 0o4000,
   CLOEXEC: 0o2000000,
   PATH: 0o10000000,

@@ -23,6 +23,7 @@ export const Errno = {
   ECONNREFUSED: constants.errno.ECONNREFUSED,
   EBADF: constants.errno.EBADF,
   EPERM: constants.errno.EPERM,
+  ESRCH: constants.errno.ESRCH,
   EOPNOTSUPP: constants.errno.EOPNOTSUPP,
 } as const;
 

@@ -49,6 +49,16 @@ export {
   replaceProcess,
   yieldProcessor,
 } from "./process.ts";
+export {
+  type HostIdentity,
+  hostIdentity,
+  identityOf,
+  isRunning,
+  type ProcessIdentity,
+  processesWithVariable,
+  signalProcess,
+  startTicksOf,
+} from "./process-identity.ts";
 export { openPty, type Pty, terminalSize } from "./pty.ts";
 export { fillRandom } from "./random.ts";
 export { sendVector } from "./send-vector.ts";

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { fuzz, fuzzRequests } from "../fuzz/protocol.ts";
 import { killBlkUnderLoad } from "../support/blk-kills.ts";
 import { damagedKinds, damageSnapshots } from "../support/damage-snapshots.ts";
+import { killOperations } from "../support/kill-operations.ts";
 import { killSaves } from "../support/kill-save.ts";
 import { describeRoundTrips, migrateThereAndBack } from "../support/migration-round-trips.ts";
 import { measureStateTransfer } from "./state-transfer.ts";
@@ -43,6 +44,11 @@ export const soaks: readonly Soak[] = [
     name: "snapshot-kill",
     what: "SIGKILL at 200 random moments of a save",
     run: () => killSaves(20261123, 200),
+  },
+  {
+    name: "operation-kills",
+    what: "SIGKILL of vhu, a native machine or its daemons at 60 random moments of save and load",
+    run: () => killOperations(20261125, 60),
   },
   {
     name: "device-state",

@@ -1,0 +1,28 @@
+import type { ProcessIdentity } from "../../src/sys/mod.ts";
+
+/** What recovery does, in this order. Plain data: nothing is done before somebody asks for it. */
+export type RecoveryAction =
+  /** Ends a process that the operation started, or a machine that has given itself up. */
+  | { readonly do: "end-process"; readonly process: ProcessIdentity; readonly role: string }
+  /** Removes what a killed writer left beside this file. */
+  | { readonly do: "remove-leftovers"; readonly path: string }
+  | { readonly do: "remove-file"; readonly path: string }
+  /** Removes a socket file that nobody listens at. */
+  | { readonly do: "remove-socket"; readonly path: string }
+  /** Lets the machine at this address run again. */
+  | { readonly do: "resume-machine"; readonly address: string };
+
+/** What an interrupted operation has left, and what to do about it. */
+export interface Assessment {
+  /** The state of the world and how to go on, in one line. */
+  readonly line: string;
+  readonly actions: readonly RecoveryAction[];
+  /** What the log says once the actions are done. */
+  readonly afterwards: string;
+}
+
+/** "gone": nobody is at the address. "unknown": somebody may be, but does not answer. */
+export type FoundState = "running" | "suspended" | "gone" | "unknown";
+
+/** Asks a machine at an address how it is, briefly and without touching it. */
+export type LookAtMachine = (address: string) => Promise<FoundState>;

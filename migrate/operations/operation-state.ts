@@ -1,0 +1,37 @@
+import { SyscallError } from "../../src/errors.ts";
+import { hasNoLock, hostIdentity, isRunning, O, openFile } from "../../src/sys/mod.ts";
+import type { OperationRecord } from "./operation-record.ts";
+import type { OperationsLog } from "./operations-log.ts";
+
+/** "interrupted": its process is gone and nobody has recovered it. */
+export type OperationState = "running" | "interrupted" | "finished";
+
+/** The operation as it is now: it may have ended since `record` was read. @throws FormatError, SyscallError */
+export function currentOperation(
+  log: OperationsLog,
+  record: OperationRecord,
+): { readonly record: OperationRecord; readonly state: OperationState } {
+  if (record.outcome !== undefined) return { record, state: "finished" };
+  if (isAlive(log, record)) return { record, state: "running" };
+  // Only now its last word is certain.
+  const last = log.read(record.id);
+  return { record: last, state: last.outcome === undefined ? "interrupted" : "finished" };
+}
+
+function isAlive(log: OperationsLog, record: OperationRecord): boolean {
+  const { bootId, pidNamespace } = hostIdentity();
+  const isHere = record.host.bootId === bootId && record.host.pidNamespace === pidNamespace;
+  return (isHere && isRunning(record.owner)) || isHeld(log, record.id);
+}
+
+/** Its process holds a lock, which tells about a process in another container as well. */
+function isHeld(log: OperationsLog, id: string): boolean {
+  try {
+    using fd = openFile(log.pathOf(id), O.RDONLY);
+    return !hasNoLock(fd, 0, 1);
+  } catch (error) {
+    // A file system without locks, or the file is gone: the process identity is all there is.
+    if (error instanceof SyscallError) return false;
+    throw error;
+  }
+}

@@ -1,0 +1,77 @@
+import { rmSync } from "node:fs";
+import { PeerError, UsageError } from "../../src/errors.ts";
+import { Deadline, isRunning, type ProcessIdentity, signalProcess, UnixListener } from "../../src/sys/mod.ts";
+import { removeLeftovers } from "../snapshot/mod.ts";
+import type { Assessment, RecoveryAction } from "./assessment.ts";
+import type { Operation } from "./operation.ts";
+
+/** SIGKILL needs no answer; a process in the middle of a disk's I/O takes a moment. */
+const END_TIMEOUT_MS = 10_000;
+const POLL_MS = 5;
+
+export interface RecoverOptions {
+  readonly resumeMachine: (address: string) => Promise<void>;
+  /** Called before each action. */
+  readonly onAction?: ((text: string) => void) | undefined;
+}
+
+/** Does what the assessment says, and ends the operation. When an action fails it stays interrupted, to be tried again. */
+export async function recoverOperation(
+  operation: Operation,
+  { actions, afterwards }: Assessment,
+  options: RecoverOptions,
+): Promise<void> {
+  for (const action of actions) {
+    options.onAction?.(describeAction(action));
+    await perform(action, options);
+  }
+  operation.end({ result: "recovered", message: afterwards });
+}
+
+export function describeAction(action: RecoveryAction): string {
+  switch (action.do) {
+    case "end-process":
+      return `end process ${action.process.pid} (${action.role})`;
+    case "remove-leftovers":
+      return `remove what a killed writer left beside ${action.path}`;
+    case "remove-file":
+      return `remove ${action.path}`;
+    case "remove-socket":
+      return `remove the socket ${action.path}`;
+    case "resume-machine":
+      return `let ${action.address} go on`;
+  }
+}
+
+async function perform(action: RecoveryAction, { resumeMachine }: RecoverOptions): Promise<void> {
+  switch (action.do) {
+    case "end-process":
+      return endProcess(action.process);
+    case "remove-leftovers":
+      return removeLeftovers(action.path);
+    case "remove-file":
+      return rmSync(action.path, { force: true });
+    case "remove-socket":
+      return removeSocket(action.path);
+    case "resume-machine":
+      return resumeMachine(action.address);
+  }
+}
+
+async function endProcess(identity: ProcessIdentity): Promise<void> {
+  const deadline = new Deadline(END_TIMEOUT_MS);
+  signalProcess(identity, "SIGKILL");
+  while (isRunning(identity)) {
+    if (deadline.expired) throw new PeerError(`process ${identity.pid} does not end after SIGKILL`);
+    await Bun.sleep(POLL_MS);
+  }
+}
+
+/** A listener replaces a socket that nobody listens at, and takes its own away; any other is left alone. */
+function removeSocket(path: string): void {
+  try {
+    UnixListener.listen(path)[Symbol.dispose]();
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+  }
+}
