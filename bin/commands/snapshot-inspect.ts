@@ -11,7 +11,8 @@ import { writeHexdump } from "../output/hexdump.ts";
 import { printable } from "../output/printable.ts";
 import { describeSnapshot } from "../snapshot/describe.ts";
 import { deviceNamed } from "../snapshot/device-named.ts";
-import { deviceStateTree } from "../snapshot/device-state.ts";
+import { deviceTreeNamed } from "../snapshot/device-trees.ts";
+import { writeHtmlPage } from "../snapshot/html/write-page.ts";
 import { lockedPage } from "../snapshot/locked-page.ts";
 import { snapshotPage } from "../snapshot/page.ts";
 import { sectionNamed, sectionNames } from "../snapshot/section.ts";
@@ -23,6 +24,7 @@ interface InspectOptions extends OpeningOptions {
   readonly as?: DeviceStateForm;
   readonly section?: string;
   readonly hex?: boolean;
+  readonly html?: string;
 }
 
 /** As FormatError has it: what is damaged was shown, so nothing is thrown. */
@@ -47,6 +49,7 @@ file: ${sectionNames.join(", ")}.`,
       ],
       ["vhu snapshot inspect --device share web.vhu", "a device's state as a tree"],
       ["vhu snapshot inspect --device share --hex web.vhu", "the same, as bytes"],
+      ["vhu snapshot inspect --html web.html web.vhu", "a page for a browser as well"],
       ["vhu snapshot inspect --section manifest web.vhu --json", "one part of the file, for a program"],
       ["ssh host cat web.vhu | vhu snapshot inspect -", "a snapshot that comes through a pipe"],
     ],
@@ -62,6 +65,7 @@ file: ${sectionNames.join(", ")}.`,
       new Option("--as <form>", "with --device: whose form the state has").choices([...deviceStateForms]),
     )
     .option("--section <name>", "show one part of the file")
+    .option("--html <file>", "write one page for a browser, which needs nothing else")
     .option("--hex", "with --device or --section: show the bytes")
     .action(action((context, file: string, options: InspectOptions) => inspect(context, file, options)));
 }
@@ -85,20 +89,31 @@ async function inspect(context: CommandContext, file: string, options: InspectOp
     using reader = await openWith(file, options);
     if (options.device !== undefined) return showDevice(context, reader, options.device, options);
     if (options.section !== undefined) return showSection(context, reader, options.section, options);
-    return showAll(context, reader, file);
+    return await showAll(context, reader, file, options);
   });
 }
 
-function expectOptionsThatFit({ device, section, hex, as: form }: InspectOptions): void {
+function expectOptionsThatFit({ device, section, hex, html, as: form }: InspectOptions): void {
   if (device !== undefined && section !== undefined) throw new UsageError("give --device or --section");
   if (hex && device === undefined && section === undefined)
     throw new UsageError("--hex goes with --device or --section: say which bytes");
+  const isPart = device !== undefined || section !== undefined;
+  if (html !== undefined && isPart) throw new UsageError("--html is about the whole snapshot");
   if (form !== undefined && device === undefined) throw new UsageError("--as goes with --device");
 }
 
-async function showAll({ output }: CommandContext, reader: SnapshotReader, file: string): Promise<number> {
+async function showAll(
+  { output }: CommandContext,
+  reader: SnapshotReader,
+  file: string,
+  { html }: InspectOptions,
+): Promise<number> {
   const description = describeSnapshot(reader);
   const checks = await loadChecks(reader, { signedBy: description.signedBy });
+  if (html !== undefined) {
+    const { path } = parseAddressOf(html, "page", ["file"]);
+    writeHtmlPage(path, { file, snapshot: description, checks, reader });
+  }
   if (output.json) output.document({ ...description, canLoad: checks.every(({ ok }) => ok), checks });
   else output.lines(snapshotPage(file, description, checks));
   return description.devices.some(({ state }) => state.damage !== undefined) ? DAMAGED_STATUS : 0;
@@ -110,12 +125,12 @@ function showDevice(
   name: string,
   { as: form, hex }: InspectOptions,
 ): number {
-  const device = deviceNamed(reader, name);
   if (hex) {
-    writeHexdump(reader.deviceState(device.id));
+    writeHexdump(reader.deviceState(deviceNamed(reader, name).id));
     return 0;
   }
-  const tree = deviceStateTree(reader, device, form);
+  const tree = deviceTreeNamed(reader, name, form);
+  const device = reader.manifest.devices.find((candidate) => candidate.name === name);
   if (output.json) output.document({ device, state: treeDocument(tree) });
   else output.lines(treeLines(tree).map(printable));
   return 0;

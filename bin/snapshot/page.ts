@@ -4,6 +4,7 @@ import { printable } from "../output/printable.ts";
 import { formatTable } from "../output/table.ts";
 import type { DeviceDescription, RegionDescription, SnapshotDescription } from "./describe.ts";
 import type { MemoryCell } from "./memory-cells.ts";
+import { qemuRows } from "./qemu-part.ts";
 
 const CELL_CHARACTERS: Readonly<Record<MemoryCell, string>> = {
   zero: "·",
@@ -29,6 +30,7 @@ export function snapshotPage(
   const page = [
     ...headPart(file, snapshot),
     ...snapshot.devices.flatMap(devicePart),
+    ...qemuPart(snapshot),
     ...memoryPart(snapshot),
     ...(checks === undefined ? [] : checksPart(checks)),
   ];
@@ -51,7 +53,7 @@ function headPart(file: string, snapshot: SnapshotDescription): string[] {
   const { header, machine, sizeBytes } = snapshot;
   const { writer, host, vmm } = header;
   const name = machine?.name ?? header.machine?.name;
-  const counts = `${formatCount(snapshot.devices.length, "device")}, ${formatBytes(snapshot.memory.totalBytes)} of memory`;
+  const counts = `${formatCount(deviceCount(snapshot), "device")}, ${formatBytes(snapshot.memory.totalBytes)} of memory`;
   const rows: [string, string][] = [
     ["snapshot", `${file}, ${formatBytes(sizeBytes)}, format version ${snapshot.formatVersion}`],
     ["id", header.id],
@@ -64,6 +66,12 @@ function headPart(file: string, snapshot: SnapshotDescription): string[] {
   }
   rows.push(["machine", `${typeof name === "string" ? name : "(without a name)"}: ${counts}`]);
   return formatTable([...rows, ...machineRows(machine), ...fileRows(snapshot)]);
+}
+
+/** Of the manifest, and what QEMU said of its own. */
+export function deviceCount({ devices, machine }: Pick<SnapshotDescription, "devices" | "machine">): number {
+  const virtio = machine?.virtioDevices;
+  return devices.length + (Array.isArray(virtio) ? virtio.length : 0);
 }
 
 /** What a QEMU machine's description says beyond its name. */
@@ -84,7 +92,7 @@ function fileRows({ header, parent, ...snapshot }: SnapshotDescription): [string
   const { machineStateBytes, qemuStreamBytes, isEncrypted, signedBy, ratio } = snapshot;
   if (machineStateBytes !== undefined) rows.push(["machine state", formatBytes(machineStateBytes)]);
   if (qemuStreamBytes !== undefined)
-    rows.push(["QEMU stream", `${formatBytes(qemuStreamBytes)} (all but RAM)`]);
+    rows.push(["QEMU stream", `${formatBytes(qemuStreamBytes)}, all but RAM`]);
   const before = formatBytes(Math.round(ratio * snapshot.sizeBytes));
   rows.push([
     "size",
@@ -118,6 +126,16 @@ function devicePart(device: DeviceDescription): string[] {
     ...more.map((text) => ["", text] as const),
   ]);
   return ["", `device ${device.id}: ${device.type} "${device.name}"`, ...formatTable(lines)];
+}
+
+function qemuPart({ machine, qemuStreamBytes }: SnapshotDescription): string[] {
+  const rows = qemuRows(machine).map(({ what, name, detail }) => [`  ${what}`, name, detail]);
+  if (rows.length === 0) return [];
+  const hint =
+    qemuStreamBytes === undefined
+      ? []
+      : ["  (each one's state: --device NAME; a name that is none lists them)"];
+  return ["", "QEMU's devices", ...formatTable(rows), ...hint];
 }
 
 function configText(hex: string): string {

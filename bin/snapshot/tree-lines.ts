@@ -30,7 +30,7 @@ function entryText(tree: StateTree): string {
 }
 
 /** "80", `"disk"`, "12 bytes: 00010203 …"; "" for an entry that only has children. */
-function leafText({ value, bytes }: StateTree): string {
+export function leafText({ value, bytes }: StateTree): string {
   if (bytes !== undefined) {
     const hex = bytes
       .subarray(0, SHOWN_BYTES)

@@ -91,6 +91,8 @@ function diskChecks(machine: QemuMachine): PreflightCheck[] {
   const changed = new Set(changedDisks(machine));
   return machine.disks.map((disk) => {
     const name = `disk ${disk.device}`;
+    if (disk.modifiedNs === undefined)
+      return passed(name, `${disk.path}: it was not recorded whether that is a file`);
     if (!changed.has(disk)) return passed(name, `${disk.path}: as it was at the save`);
     return failed(
       name,

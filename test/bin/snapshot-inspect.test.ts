@@ -169,6 +169,29 @@ test("a QEMU machine: program, disks and back-ends are looked at; nothing of the
   expect(() => readFileSync(join(folder, "was-run"))).toThrow("ENOENT");
 });
 
+test("--device for a QEMU machine: a section by its name, or by a part of it that is the only one", async () => {
+  const stream = Bun.gunzipSync(readFileSync(join(ROOT, "test", "fixtures", "qemu-10.0.2-q35.stream.gz")));
+  const path = join(folder, "stream.vhu");
+  using writer = SnapshotWriter.toFile(path, { writer: { name: "vhu", version: "0" } });
+  const target = writer.writeQemuStream();
+  target.write(stream);
+  target.finish();
+  writer.writeManifest({ machine: { kind: "qemu", name: "vm" }, devices: [], memory: { totalBytes: 0 } });
+  writer.finish();
+  expect((await inspect("--device", "cpu", path)).stdout).toContain("env.regs");
+  expect((await inspect("--device", "mch", path)).stdout).toStartWith("0000:00:00.0/mch (");
+  const several = await inspect("--device", "virtio", path);
+  expect(several.status).toBe(2);
+  expect(several.stderr).toContain("can be several: 0000:00:01.0/virtio-rng, 0000:00:02.0/virtio-net");
+  expect((await inspect("--device", "none", path)).stderr).toContain("it has configuration, commands");
+  const html = join(folder, "stream.html");
+  const page = await inspect("--html", html, path);
+  expect([page.status, page.stderr]).toEqual([0, ""]);
+  expect(page.stdout).toContain("the snapshot's QEMU machine is invalid at");
+  expect(readFileSync(html, "utf8")).toContain("env.regs");
+  expect((await inspect("--html", "/nowhere/x.html", path)).status).toBe(1);
+});
+
 test("a state that is damaged is named on the page, and in the exit status; the rest is shown", async () => {
   const bytes = new Uint8Array(readFileSync(source));
   using reader = SnapshotReader.open(source);

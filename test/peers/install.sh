@@ -3,7 +3,7 @@
 #
 #   sudo test/peers/install.sh        into $VHU_PEERS, or <repo>/.peers
 #
-# QEMU and its tools are installed on the host from the backports suite. All else is only unpacked below the
+# QEMU and its tools are installed on the host from the backports suite, and Chromium from the suite itself. All else is only unpacked below the
 # peers folder: a trixie root for virtiofsd and libblkio, and the guest's kernel, modules and busybox.
 # Safe to run again (it then only prints the versions) and safe to run at the same time as itself.
 set -euo pipefail
@@ -153,6 +153,17 @@ record_qemu() {
   done <<<"$qemu_programs"
 }
 
+# Any version does, so one that is there stays.
+install_chromium() {
+  if ! command -v chromium >/dev/null; then
+    say "installing chromium (bookworm)"
+    DEBIAN_FRONTEND=noninteractive retry quiet host_apt apt-get install chromium
+  fi
+  local version
+  version=$(dpkg-query -W -f '${Version}' chromium)
+  printf 'chromium\t%s\t%s\n' "$(upstream "$version")" "$version" >>"$work/peers.tsv"
+}
+
 # What peers.tsv must begin with; another version of this script brings everything anew.
 stamp() { printf '# install.sh %s\n' "$(cksum <"$here/install.sh")"; }
 
@@ -162,6 +173,7 @@ complete() {
   [ -f "$peers/guest/vmlinuz" ] && [ -d "$peers/guest/modules" ] && [ -x "$peers/guest/busybox" ] || return 1
   local name package
   command -v ip >/dev/null || return 1
+  command -v chromium >/dev/null && grep -q '^chromium'$'\t' "$peers/peers.tsv" || return 1
   while read -r name package; do
     command -v "$name" >/dev/null || return 1
     grep -qF "$name"$'\t' "$peers/peers.tsv" || return 1
@@ -190,6 +202,7 @@ main() {
   stamp >"$work/peers.tsv"
   install_qemu
   record_qemu
+  install_chromium
   unpack_trixie
   unpack_guest
   # Last and by rename: the file is there only when everything it names is.

@@ -9,7 +9,8 @@ export type PeerName =
   | "virtiofsd"
   | "libblkio"
   | "guest-kernel"
-  | "busybox";
+  | "busybox"
+  | "chromium";
 
 /**
  * `command` is what to run, to be followed by the arguments. Of "guest-kernel" it is the path of the vmlinuz

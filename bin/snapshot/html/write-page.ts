@@ -1,0 +1,24 @@
+import type { PreflightCheck } from "../../../migrate/mod.ts";
+import type { SnapshotReader } from "../../../migrate/snapshot/mod.ts";
+import type { SnapshotDescription } from "../describe.ts";
+import { deviceTrees } from "../device-trees.ts";
+import { writeNewFile } from "../write-new-file.ts";
+import { htmlPage } from "./page.ts";
+
+export interface HtmlPageParts {
+  readonly file: string;
+  readonly snapshot: SnapshotDescription;
+  readonly checks: readonly PreflightCheck[];
+  readonly reader: SnapshotReader;
+}
+
+/** @throws SyscallError, FormatError */
+export function writeHtmlPage(path: string, { reader, ...content }: HtmlPageParts): void {
+  const page = htmlPage({
+    ...content,
+    trees: deviceTrees(reader).values(),
+    records: reader.records(),
+    extentsOf: (regionId) => reader.extents(regionId),
+  });
+  writeNewFile(path, page);
+}
