@@ -8,6 +8,7 @@ const BLK_CONFIG_BYTES = 96;
 
 const OFFSET = {
   capacity: 0,
+  sizeMax: 8,
   segMax: 12,
   blkSize: 20,
   physicalBlockExp: 24,
@@ -27,6 +28,7 @@ const OFFSET = {
 export const WRITEBACK_OFFSET = OFFSET.writeback;
 
 export const blkFeature = {
+  SIZE_MAX: 1n << 1n,
   SEG_MAX: 1n << 2n,
   RO: 1n << 5n,
   BLK_SIZE: 1n << 6n,
@@ -40,6 +42,12 @@ export const blkFeature = {
 
 /** A ring of 128 descriptors, QEMU's default, less the request's header and status. Indirect tables allow no more. */
 const SEG_MAX = 126;
+
+/**
+ * The largest piece of a request that a driver is asked to make. Larger ones are served, too. Linux makes no request larger than
+ * 1280 KiB unless it is told to, and SeaBIOS multiplies this by SEG_MAX in 32 bits.
+ */
+const SIZE_MAX_BYTES = 4 << 20;
 
 /** One request gives back 1 GiB at most: a file system that punches it in pieces holds the image's lock for so long. */
 export const MAX_DISCARD_SECTORS = (1 << 30) / SECTOR_BYTES;
@@ -62,6 +70,7 @@ export function encodeBlkConfig(config: BlkConfig): Uint8Array {
   const bytes = new Uint8Array(BLK_CONFIG_BYTES);
   const view = new DataView(bytes.buffer);
   view.setBigUint64(OFFSET.capacity, BigInt(config.capacityBytes / SECTOR_BYTES), true);
+  view.setUint32(OFFSET.sizeMax, SIZE_MAX_BYTES, true);
   view.setUint32(OFFSET.segMax, SEG_MAX, true);
   view.setUint32(OFFSET.blkSize, blockBytes, true);
   view.setUint8(OFFSET.physicalBlockExp, Math.log2(physicalBlockBytes / blockBytes));

@@ -78,9 +78,10 @@ export class BlkDevice implements VhostUserDevice, Disposable {
     this.#id = id ?? "";
     this.#logger = logger;
     this.#lock = (options.lock ?? true) ? new ImageLock(image.fd, image.path, image.readOnly) : undefined;
-    const { SEG_MAX, RO, BLK_SIZE, FLUSH, TOPOLOGY, CONFIG_WCE, MQ, DISCARD, WRITE_ZEROES } = blkFeature;
+    const { SIZE_MAX, SEG_MAX, RO, BLK_SIZE, FLUSH, TOPOLOGY, CONFIG_WCE, MQ, DISCARD, WRITE_ZEROES } =
+      blkFeature;
     const ofAccess = image.readOnly ? RO : DISCARD | WRITE_ZEROES;
-    this.features = SEG_MAX | BLK_SIZE | FLUSH | TOPOLOGY | CONFIG_WCE | MQ | ofAccess;
+    this.features = SIZE_MAX | SEG_MAX | BLK_SIZE | FLUSH | TOPOLOGY | CONFIG_WCE | MQ | ofAccess;
     const log = new FailureLog(image.path, logger);
     this.#requests = new RequestProcessor(image, new RequestReader(image.readOnly, this.#settings, log));
     this.#settings.capacityBytes = image.capacityBytes;

@@ -42,7 +42,7 @@ export class QueuePair {
   startTransmit(queue: DeviceQueue): QueueRunner {
     const transmitter = new Transmitter(queue, this.port, this.quotas.transmit, this.around.drops);
     this.#transmitter = transmitter;
-    return { onKick: () => this.#transmit(transmitter) };
+    return { onKick: () => this.#transmit(transmitter), discard: () => queue.serve(() => 0) };
   }
 
   stopReceive(): void {

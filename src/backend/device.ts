@@ -12,6 +12,11 @@ export interface QueueRunner {
    * Devices that complete every chain before `onKick` returns leave it out.
    */
   drain?(): boolean;
+  /**
+   * Drops everything that is in a ring that is started and disabled. For a device that can do that without a side effect, as
+   * a network device does with frames to be sent (spec, "Ring states"). For others such a ring waits.
+   */
+  discard?(): void;
 }
 
 /**

@@ -29,11 +29,18 @@ export interface RingExecutor {
 
 /** How often a ring without a kick fd is looked at. */
 const POLL_INTERVAL_MS = 1;
+/**
+ * How long a ring may be disabled before what it is kicked for is discarded: front-ends start a ring and enable it at once, and
+ * the driver's frames must not fall between the two.
+ */
+const DISCARD_AFTER_MS = 50;
 
 interface Running extends RingStart {
   enabled: boolean;
   failed: boolean;
   cancelPolling: () => void;
+  /** Of a discard to come. */
+  cancelDiscard: (() => void) | undefined;
 }
 
 /** Runs all rings in line on the control thread's own loop. */
@@ -43,23 +50,26 @@ export class LoopRingExecutor implements RingExecutor {
   constructor(readonly loop: EventLoop) {}
 
   start(start: RingStart): void {
-    const ring: Running = { ...start, failed: false, cancelPolling: () => {} };
+    const ring: Running = { ...start, failed: false, cancelPolling: () => {}, cancelDiscard: undefined };
     this.#rings.set(start.queue.index, ring);
     if (ring.enabled) this.#resume(ring);
     else if (ring.kick !== undefined) this.#checkKick(ring.kick);
+    if (!ring.enabled) this.#listenDisabled(ring);
   }
 
   setEnabled(index: number, enabled: boolean): void {
     const ring = this.#rings.get(index);
     if (ring === undefined || ring.enabled === enabled) return;
     ring.enabled = enabled;
+    this.#pause(ring);
     if (enabled) this.#resume(ring);
-    else this.#pause(ring);
+    else this.#listenDisabled(ring);
   }
 
   kick(index: number): void {
     const ring = this.#rings.get(index);
     if (ring?.enabled) this.#run(ring);
+    else if (ring !== undefined) this.#discardSoon(ring);
   }
 
   stop(index: number, drain: { readonly timeoutMs: number } | "skip"): void {
@@ -107,8 +117,31 @@ export class LoopRingExecutor implements RingExecutor {
     });
   }
 
+  /** Spec, "Ring states": a ring that is started and disabled is processed without side effects, where there is such a way. */
+  #listenDisabled(ring: Running): void {
+    if (ring.failed || ring.runner.discard === undefined) return;
+    const { kick } = ring;
+    if (kick === undefined) this.#discardSoon(ring);
+    else
+      this.loop.watch(kick, POLL.IN, (ready) => {
+        if (!drainEvent(kick) && (ready & (POLL.HUP | POLL.ERR)) !== 0) this.loop.unwatch(kick);
+        this.#discardSoon(ring);
+      });
+  }
+
+  #discardSoon(ring: Running): void {
+    if (ring.failed || ring.runner.discard === undefined) return;
+    ring.cancelDiscard ??= this.loop.schedule(DISCARD_AFTER_MS, () => {
+      ring.cancelDiscard = undefined;
+      this.#guard(ring, () => ring.runner.discard?.());
+      if (ring.polled) this.#discardSoon(ring);
+    });
+  }
+
   #pause(ring: Running): void {
     ring.cancelPolling();
+    ring.cancelDiscard?.();
+    ring.cancelDiscard = undefined;
     if (ring.kick !== undefined) this.loop.unwatch(ring.kick);
   }
 

@@ -302,6 +302,7 @@ export class RingSet implements Disposable {
     const runner = this.device.startQueue(queue);
     const checked = {
       ...(runner.drain === undefined ? {} : { drain: () => runner.drain!() }),
+      ...(runner.discard === undefined ? {} : { discard: () => runner.discard!() }),
       onKick: () => {
         runner.onKick();
         if (this.around.space.missPending) this.around.onMiss();

@@ -3,6 +3,7 @@ import {
   type DeviceRequestHandler,
   type HandlerOptions,
   type SessionEnd,
+  type VhostUserDevice,
 } from "../../src/backend/mod.ts";
 import { Connection, type Frame, RequestChannel } from "../../src/connection/mod.ts";
 import { PeerError } from "../../src/errors.ts";
@@ -43,14 +44,15 @@ const BUFFERS = 0x80000;
 const BUFFER_BYTES = 256;
 export const RING_SIZE = 16;
 
-export interface RigOptions extends HandlerOptions {
-  readonly device?: TestDevice;
+export interface RigOptions<D = TestDevice> extends HandlerOptions {
+  /** Default: a TestDevice of 4 queues. */
+  readonly device?: D;
 }
 
 /** A back-end session and a front-end that says exactly what a test tells it to, in one thread and on one loop. */
-export class BackendRig implements Disposable {
+export class BackendRig<D extends VhostUserDevice = TestDevice> implements Disposable {
   readonly loop = new EventLoop();
-  readonly device: TestDevice;
+  readonly device: D;
   readonly session: BackendSession;
   readonly channel: RequestChannel;
   readonly client: BackendClient;
@@ -62,8 +64,8 @@ export class BackendRig implements Disposable {
   readonly owned = new DisposableStack();
   end: SessionEnd | undefined;
 
-  constructor(options: RigOptions = {}) {
-    this.device = options.device ?? new TestDevice(4, 0xffn);
+  constructor(options: RigOptions<D> = {}) {
+    this.device = options.device ?? (new TestDevice(4, 0xffn) as VhostUserDevice as D);
     this.table = options.table ?? tableFor(dialects.spec);
     const [ours, theirs] = UnixSocket.pair();
     const handlerOptions = { logger: this.log, ...options, table: this.table };
@@ -182,7 +184,7 @@ export class RigRing implements Disposable {
   #sequence = 0;
 
   constructor(
-    readonly rig: BackendRig,
+    readonly rig: BackendRig<VhostUserDevice>,
     readonly index: number,
     options: Partial<RingLayout>,
   ) {

@@ -236,7 +236,8 @@ describe.each(WAYS)("by %s", (way) => {
       const config = Buffer.from(disk.device.readConfig());
       expect(config.length).toBeGreaterThanOrEqual(60);
       expect(config.readBigUInt64LE(0)).toBe(BigInt(SECTORS));
-      expect(config.readUInt32LE(12)).toBe(126);
+      expect(disk.device.features & (blkFeature.SIZE_MAX | blkFeature.SEG_MAX)).toBe(6n);
+      expect([config.readUInt32LE(8), config.readUInt32LE(12)]).toEqual([4 << 20, 126]);
       expect(config.readUInt32LE(20)).toBe(512);
       expect(config.readUInt16LE(34)).toBe(4);
       expect(disk.device.maxQueues).toBe(4);
