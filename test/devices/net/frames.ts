@@ -7,6 +7,8 @@ const IP_HEADER = 14;
 const ICMP_HEADER = IP_HEADER + 20;
 const ICMP_DATA = ICMP_HEADER + 8;
 const PROTOCOL_ICMP = 1;
+const UDP_HEADER = IP_HEADER + 20;
+const PROTOCOL_UDP = 17;
 
 function ethernet(to: Uint8Array, from: Uint8Array, type: number, sizeBytes: number) {
   const bytes = new Uint8Array(14 + sizeBytes);
@@ -67,6 +69,34 @@ export function echoReplyOf(bytes: Uint8Array) {
     sizeBytes,
     intact: data.length === sizeBytes && data.every((byte, i) => byte === ((i * 13 + (i >> 8)) & 0xff)),
   };
+}
+
+/** One UDP datagram, however large, whose checksum is left to be completed as the virtio header says. */
+export function udpFrame(udp: {
+  from: Uint8Array;
+  to: Uint8Array;
+  source: Ipv4;
+  target: Ipv4;
+  port: number;
+  data: Uint8Array;
+}): Uint8Array {
+  const { source, target, port, data } = udp;
+  const { bytes, view } = ethernet(udp.to, udp.from, ETHERTYPE.ipv4, 28 + data.length);
+  view.setUint8(IP_HEADER, 0x45);
+  view.setUint16(IP_HEADER + 2, 28 + data.length);
+  view.setUint8(IP_HEADER + 8, 64);
+  view.setUint8(IP_HEADER + 9, PROTOCOL_UDP);
+  bytes.set([...source, ...target], IP_HEADER + 12);
+  view.setUint16(IP_HEADER + 10, checksum(bytes.subarray(IP_HEADER, UDP_HEADER)));
+  view.setUint16(UDP_HEADER, port);
+  view.setUint16(UDP_HEADER + 2, port);
+  view.setUint16(UDP_HEADER + 4, 8 + data.length);
+  const length = 8 + data.length;
+  const pseudo = Uint8Array.of(...source, ...target, 0, PROTOCOL_UDP, length >> 8, length & 0xff);
+  // Of the pseudo header alone, and not complemented: so the rest can be added.
+  view.setUint16(UDP_HEADER + 6, ~checksum(pseudo) & 0xffff);
+  bytes.set(data, UDP_HEADER + 8);
+  return bytes;
 }
 
 function checksum(bytes: Uint8Array): number {

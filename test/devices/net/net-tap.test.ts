@@ -1,10 +1,12 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { netFeature, TapEnd } from "../../../devices/net/mod.ts";
 import { SyscallError, UsageError } from "../../../src/errors.ts";
 import { check, EventLoop, type Fd, libc, NativeBuffer, O, openFile, Tap } from "../../../src/sys/mod.ts";
 import { NetNamespace } from "../../support/net-namespace.ts";
 import { recordingLogger } from "../../support/recording-logger.ts";
-import { arpReplyOf, arpRequest, echoReplyOf, echoRequest } from "./frames.ts";
+import { arpReplyOf, arpRequest, echoReplyOf, echoRequest, udpFrame } from "./frames.ts";
 import { MAC, NetRig, type RigOptions, WITH_CONTROL } from "./net-rig.ts";
 
 const HOST = [10, 8, 0, 1] as const;
@@ -145,6 +147,44 @@ describe.skipIf(!possible)("the network of a namespace", () => {
     net.offer(20);
     net.send(echo(1, 100));
     expect(receiveEcho(net).intact).toBe(true);
+  });
+
+  test("segments what a guest sends as one, and gives a guest that takes it as one what others sent so (USO)", async () => {
+    const { CSUM, GUEST_CSUM, GUEST_USO4, GUEST_USO6, HOST_USO, MRG_RXBUF } = netFeature;
+    using net = setUp({ acked: MRG_RXBUF | CSUM | GUEST_CSUM | GUEST_USO4 | GUEST_USO6 | HOST_USO });
+    if ((net.device.features & HOST_USO) === 0n) {
+      console.error("skipped, a tap's UDP segmentation needs Linux 6.2");
+      return;
+    }
+    const [count, size, port] = [8, 1000, 5005];
+    const script = join(import.meta.dir, "../../support/udp-segments.ts");
+    const addresses = [HOST.join("."), port, GUEST.join(".")].map(String);
+    const child = namespace.start([process.execPath, script, ...addresses, `${count}`, `${size}`]);
+    const data = Uint8Array.from({ length: count * size }, (_, i) => (i * 7 + (i >> 8)) & 0xff);
+    const listens = new RegExp(`:${port.toString(16).toUpperCase().padStart(4, "0")} `);
+    while (!listens.test(readFileSync(`/proc/${child.pid}/net/udp`, "latin1"))) await Bun.sleep(5);
+    net.offer(20);
+    const datagram = udpFrame({ from: MAC, to: hostMac(), source: GUEST, target: HOST, port, data });
+    const header = new DataView(new ArrayBuffer(12));
+    for (const [offset, value] of [
+      [2, 42],
+      [4, size],
+      [6, 34],
+      [8, 6],
+    ] as const)
+      header.setUint16(offset, value, true);
+    // NEEDS_CSUM, GSO_UDP_L4 (virtio 1.3, 5.1.6).
+    header.setUint8(0, 1);
+    header.setUint8(1, 5);
+    net.tx().add([{ out: new Uint8Array(header.buffer) }, { out: datagram }]);
+    net.tx().kick();
+    const first = net.await(() => net.rx().take());
+    expect([first.written[1], first.written[4]! | (first.written[5]! << 8)]).toEqual([5, size]);
+    const buffers = first.written[10]!;
+    const parts = [first, ...Array.from({ length: buffers - 1 }, () => net.rx().take()!)];
+    const back = Buffer.concat(parts.map(({ written, writtenBytes }) => written.subarray(0, writtenBytes)));
+    expect(Buffer.compare(back.subarray(12 + 42), data)).toBe(0);
+    expect(await child.exited).toBe(0);
   });
 
   test("a frame that it refuses is dropped and told of: the interface is down", () => {
