@@ -8,6 +8,8 @@ export type VmSink = Pick<
   | "lookUpPages"
   | "writeMemory"
   | "writeHole"
+  | "writeUnchanged"
+  | "baseRoot"
   | "nextMemoryPass"
   | "writeDeviceState"
   | "writeQemuStream"
@@ -94,6 +96,11 @@ export interface VmDriver extends Disposable {
   preflight(): Promise<readonly PreflightCheck[]>;
   /** Suspends the machine and gives everything to `sink`. It stays suspended. */
   save(sink: VmSink, options?: MoveOptions): Promise<SnapshotManifest>;
+  /**
+   * The machine, suspended since `save`, is safe in the snapshot with this root: from here on it notes which pages change, so
+   * that a save based on that snapshot need not look at the others. Returns why it cannot, where it cannot.
+   */
+  noteSaved?(root: string): Promise<string | undefined>;
   /** Builds the machine from `source` up to the point where only `resume` is missing. */
   prepareLoad(source: VmSource, options?: MoveOptions): Promise<void>;
   /** Lets the machine run (again). After a failed save: as it was before. */

@@ -21,6 +21,8 @@ export interface SaveOptions extends MoveOptions {
   readonly labels?: Readonly<Record<string, string>> | undefined;
   /** An earlier snapshot of the machine: only what changed since is stored. Stays open during the save. */
   readonly base?: SnapshotReader | undefined;
+  /** Let the machine note what changes from now on, where it can: a save that is based on this one is fast then. */
+  readonly track?: boolean | undefined;
   /** From `newFileKey`: encrypts the snapshot. */
   readonly fileKey?: NewFileKey | undefined;
   /** Where the snapshot is noted as this host's own. */
@@ -31,6 +33,8 @@ export interface SaveOptions extends MoveOptions {
 
 export interface SaveResult extends SnapshotSummary {
   readonly manifest: SnapshotManifest;
+  /** Why the machine cannot note what changes; undefined where it does, or was not asked to. */
+  readonly trackObstacle?: string | undefined;
 }
 
 /**
@@ -59,7 +63,8 @@ export async function saveMachine(
     isDone = true;
     operation?.phase(options.after === "stop" ? "ending" : "resuming", { root: summary.root });
     options.own?.add(summary.root);
-    return { ...summary, manifest };
+    const trackObstacle = options.track ? await noteSaved(driver, summary.root) : undefined;
+    return { ...summary, manifest, trackObstacle };
   } finally {
     if (!isDone || options.after === undefined || options.after === "resume") await driver.resume();
     else if (options.after === "stop") await driver.discard();
@@ -73,6 +78,11 @@ function factsOf(
 ): OperationFacts {
   const vmProcess = pid === undefined ? undefined : identityOf(pid);
   return { machine, earlierRunState, ...(vmProcess === undefined ? {} : { vmProcess }) };
+}
+
+async function noteSaved(driver: VmDriver, root: string): Promise<string | undefined> {
+  if (driver.noteSaved === undefined) return "this kind of machine cannot say what changes";
+  return await driver.noteSaved(root);
 }
 
 /** @throws CompatibilityError that names every check that failed */

@@ -19,6 +19,7 @@ interface SaveOptions {
   readonly type?: string;
   readonly label?: readonly string[];
   readonly base?: string;
+  readonly track?: boolean;
   readonly encryptTo?: readonly string[];
   readonly passphraseFile?: readonly string[];
   readonly identity?: readonly string[];
@@ -41,7 +42,8 @@ what was there stays.`,
       ["vhu migrate save machine:/run/web.sock web.vhu", "save a machine, which goes on afterwards"],
       ["vhu migrate save --stop qmp:/run/web.qmp web.vhu", "save a QEMU machine and end it"],
       ["vhu migrate save --stop machine:/run/web.sock web.vhu", "save it and end it"],
-      ["vhu migrate save --base mon.vhu machine:/run/web.sock tue.vhu", "only what changed since mon.vhu"],
+      ["vhu migrate save --track machine:/run/web.sock mon.vhu", "the first of a series"],
+      ["vhu migrate save --track --base mon.vhu machine:/run/web.sock tue.vhu", "what changed since mon.vhu"],
       [
         "vhu migrate save --encrypt-to age1… machine:/run/web.sock web.vhu",
         "readable for the owner of that key",
@@ -61,6 +63,7 @@ what was there stays.`,
     )
     .option("--type <type>", "what kind of device a unix: back-end is, e.g. fs; the protocol does not tell")
     .option("--base <file>", "an earlier snapshot of the machine: store only what changed since; keep both")
+    .option("--track", "note what changes from now on, so that a later save with --base FILE is fast")
     .option("--encrypt-to <recipient>", "encrypt to an age recipient (age1…); may be repeated", collect)
     .option("--passphrase-file <file>", "encrypt with the passphrase in a file; may be repeated", collect)
     .option("--identity <file>", "age keys for an encrypted --base; may be repeated", collect)
@@ -102,6 +105,7 @@ async function save(
       after: options.stop ? "stop" : "resume",
       labels,
       base,
+      track: options.track,
       fileKey,
       own,
       signal,
@@ -117,15 +121,19 @@ async function save(
 }
 
 function report({ output }: CommandContext, file: string, result: SaveResult, milliseconds: number): void {
-  const { root, sizeBytes, stats, manifest } = result;
+  const { root, sizeBytes, stats, manifest, trackObstacle } = result;
   const devices = manifest.devices.map(({ name, type, stateBytes }) => ({ name, type, stateBytes }));
   const { totalBytes } = manifest.memory;
-  output.summary({ file, root, sizeBytes, memoryBytes: totalBytes, stats, devices, milliseconds }, () => [
-    `saved to ${file}: ${formatBytes(sizeBytes)} in ${formatDuration(milliseconds)}`,
-    ...(totalBytes > 0 ? [`  memory ${formatBytes(totalBytes)}`] : []),
-    ...devices.map((device) => `  ${device.name}: ${formatBytes(device.stateBytes)} of device state`),
-    `  root ${root}`,
-  ]);
+  output.summary(
+    { file, root, sizeBytes, memoryBytes: totalBytes, stats, devices, milliseconds, trackObstacle },
+    () => [
+      `saved to ${file}: ${formatBytes(sizeBytes)} in ${formatDuration(milliseconds)}`,
+      ...(totalBytes > 0 ? [`  memory ${formatBytes(totalBytes)}`] : []),
+      ...devices.map((device) => `  ${device.name}: ${formatBytes(device.stateBytes)} of device state`),
+      `  root ${root}`,
+      ...(trackObstacle === undefined ? [] : [`  changes are not noted: ${trackObstacle}`]),
+    ],
+  );
 }
 
 function openBase(path: string, options: OpeningOptions): Promise<SnapshotReader> {

@@ -8,8 +8,13 @@ export const controlRequest = z.discriminatedUnion("command", [
   z.strictObject({ command: z.literal("resume") }),
   z.strictObject({ command: z.literal("stop") }),
   z.strictObject({ command: z.literal("verify") }),
-  /** Answer: the description of a suspended machine. Fds: memory, machine state. */
-  z.strictObject({ command: z.literal("export") }),
+  /**
+   * Answer: the description of a suspended machine. Fds: memory, machine state; and, where the machine knows what has changed
+   * since the snapshot with the root `base`, those pages, a bit for each.
+   */
+  z.strictObject({ command: z.literal("export"), base: z.string().optional() }),
+  /** The suspended machine is as in the snapshot with this root: from here on it counts what changes. Answer: whether it can. */
+  z.strictObject({ command: z.literal("checkpoint"), root: z.string(), runCount: z.number() }),
   /** Fd: the pipe. Answer's fd, if any: the back-end's own, to be used instead. */
   z.strictObject({
     command: z.literal("state-begin"),
@@ -72,12 +77,18 @@ const exportedDevice = z.object({
 export const exportedMachine = z.object({
   config: z.record(z.string(), z.unknown()),
   memoryBytes: z.number(),
+  /** For `checkpoint`: it is refused when the machine has run since. */
+  runCount: z.number(),
   devices: z.array(exportedDevice),
 });
 export type ExportedMachine = z.infer<typeof exportedMachine>;
 
 /** The client's number for the request, which the answer repeats. */
 const id = z.number().int().optional();
+export const checkpointAnswer = z.object({
+  /** Why changes are not counted; absent where they are. */
+  obstacle: z.string().optional(),
+});
 
 /** Every answer: a result, or what went wrong with the exit status that it stands for. */
 export const controlAnswer = z.union([

@@ -125,7 +125,13 @@ export class ControlServer implements Disposable {
         return { result: host.machine.verify() };
       case "export": {
         const { description, machineState } = host.export();
-        return { result: description, fds: [host.machine.memory.fd.duplicate(), stateFd(machineState)] };
+        const fds = [host.machine.memory.fd.duplicate(), stateFd(machineState)];
+        const changed = request.base === undefined ? undefined : host.changedSince(request.base);
+        return { result: description, fds: changed === undefined ? fds : [...fds, stateFd(changed.bytes)] };
+      }
+      case "checkpoint": {
+        const obstacle = host.setCheckpoint(request.root, request.runCount);
+        return { result: obstacle === undefined ? {} : { obstacle } };
       }
       case "state-begin": {
         // Our copy must go: the end of the stream is seen only when every copy of the writing end is closed.

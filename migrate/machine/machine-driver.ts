@@ -1,6 +1,7 @@
 import { CompatibilityError, PeerError } from "../../src/errors.ts";
 import { readStateStream, writeStateStream } from "../../src/frontend/mod.ts";
 import { DEFAULT_TRANSFER_IDLE_TIMEOUT_MS } from "../../src/limits.ts";
+import { PageSet } from "../../src/memory/mod.ts";
 import { sniffState } from "../../src/state/mod.ts";
 import { createPipe, disposeAll, type Fd } from "../../src/sys/mod.ts";
 import type { MoveOptions, PreflightCheck, VmDescription, VmDriver, VmSink, VmSource } from "../driver.ts";
@@ -8,6 +9,7 @@ import { loadMemory, saveMemory } from "../ram/mod.ts";
 import type { SnapshotDevice, SnapshotManifest } from "../snapshot/mod.ts";
 import { ControlClient } from "./control-client.ts";
 import {
+  checkpointAnswer,
   type ExportedMachine,
   exportedMachine,
   type MachineStatus,
@@ -22,6 +24,8 @@ const REGION_ID = 0;
 export class MachineDriver implements VmDriver {
   readonly #client: ControlClient;
   #wasRunning = false;
+  /** The machine's, when it was exported. */
+  #runCount = 0;
 
   constructor(readonly socketPath: string) {
     this.#client = ControlClient.connect(socketPath);
@@ -64,14 +68,18 @@ export class MachineDriver implements VmDriver {
     this.#wasRunning = (await this.status()).runState === "running";
     // The machine resumes by itself when this connection ends: whenever vhu dies, the source goes on.
     if (this.#wasRunning) await this.#client.request({ command: "suspend", hold: "connection" }, { signal });
-    const { result, fds } = await this.#client.request({ command: "export" }, { signal });
+    const { baseRoot } = sink;
+    const request = { command: "export", ...(baseRoot === undefined ? {} : { base: baseRoot }) } as const;
+    const { result, fds } = await this.#client.request(request, { signal });
     using stack = new DisposableStack();
     stack.defer(() => disposeAll(fds));
     const exported = exportedMachine.parse(result);
-    const [memory, state] = fds;
+    this.#runCount = exported.runCount;
+    const [memory, state, changedFd] = fds;
     if (memory === undefined || state === undefined) throw new PeerError("the machine gave no memory");
     sink.writeMemoryMap([{ id: REGION_ID, guestAddress: 0, sizeBytes: exported.memoryBytes, name: "ram" }]);
-    await saveMemory(sink, REGION_ID, memory, exported.memoryBytes, options);
+    const changed = changedFd && PageSet.of(exported.memoryBytes, stateBytes(changedFd));
+    await saveMemory(sink, REGION_ID, memory, exported.memoryBytes, { ...options, changed });
     sink.writeMachineState(stateBytes(state));
     const devices: SnapshotDevice[] = [];
     for (const [id, device] of exported.devices.entries())
@@ -83,6 +91,12 @@ export class MachineDriver implements VmDriver {
     };
     sink.writeManifest(manifest);
     return manifest;
+  }
+
+  async noteSaved(root: string): Promise<string | undefined> {
+    const request = { command: "checkpoint", root, runCount: this.#runCount } as const;
+    const { result } = await this.#client.request(request);
+    return checkpointAnswer.parse(result).obstacle;
   }
 
   async prepareLoad(source: VmSource, options: MoveOptions = {}): Promise<void> {

@@ -1,5 +1,7 @@
 import { StateError } from "../../src/errors.ts";
+import type { PageSet } from "../../src/memory/mod.ts";
 import type { EventLoop, Fd } from "../../src/sys/mod.ts";
+import { Checkpoint } from "./checkpoint.ts";
 import { type MachineConfig, parseMachineConfig } from "./config.ts";
 import type { ExportedMachine, MachineStatus } from "./control-protocol.ts";
 import { Machine, type MachineOptions, type RunState } from "./machine.ts";
@@ -9,6 +11,7 @@ import { decodeMachineState, encodeMachineState } from "./machine-state.ts";
 /** The process around a machine: it has one, or waits for one to be built in it. */
 export class MachineHost implements Disposable {
   #machine: Machine | undefined;
+  #checkpoint: Checkpoint | undefined;
 
   constructor(
     readonly loop: EventLoop,
@@ -69,9 +72,24 @@ export class MachineHost implements Disposable {
     const description: ExportedMachine = {
       config: machine.config,
       memoryBytes: machine.memory.sizeBytes,
+      runCount: machine.runCount,
       devices: machine.devices.map(describeDevice),
     };
     return { description, machineState };
+  }
+
+  /** As `Checkpoint.set`; returns why it cannot, where a back-end has no dirty log. */
+  setCheckpoint(root: string, runCount: number): string | undefined {
+    const { obstacle } = this.machine.dirty;
+    if (obstacle !== undefined) return obstacle;
+    this.#checkpoint ??= new Checkpoint(this.machine);
+    this.#checkpoint.set(root, runCount);
+    return undefined;
+  }
+
+  /** As `Checkpoint.changedSince`. */
+  changedSince(root: string): PageSet | undefined {
+    return this.#checkpoint?.changedSince(root);
   }
 
   stop(): void {
@@ -79,6 +97,7 @@ export class MachineHost implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.#checkpoint?.[Symbol.dispose]();
     this.#machine?.[Symbol.dispose]();
   }
 }

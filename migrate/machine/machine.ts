@@ -47,6 +47,8 @@ export class Machine implements Disposable {
   readonly #logger: Logger;
   #runState: RunState = "prepared";
   #isChanging = false;
+  /** How often it has begun to run: what was true before is not any more. */
+  runCount = 0;
 
   /** Opens all devices. Nothing runs before `start`; a restored machine's devices take their states before it. */
   constructor(
@@ -89,6 +91,7 @@ export class Machine implements Disposable {
   start(): void {
     if (this.#runState !== "prepared") throw new StateError("the machine was started already");
     this.#exclusively(() => {
+      this.runCount += 1;
       for (const device of this.devices) device.start();
       this.#runState = "running";
     });
@@ -109,6 +112,7 @@ export class Machine implements Disposable {
     if (this.#runState !== "suspended")
       throw new StateError(`the machine is ${this.#runState}, not suspended`);
     this.#exclusively(() => {
+      this.runCount += 1;
       for (const device of this.devices) device.wake();
       this.#runState = "running";
     });

@@ -1,9 +1,12 @@
+import type { PageSet } from "../../src/memory/mod.ts";
 import { dataRanges, type Fd, Mapping } from "../../src/sys/mod.ts";
 import type { MoveOptions, VmSink } from "../driver.ts";
+import { PieceWriter } from "./piece-writer.ts";
 
-/** One write to the sink: enough that the compression Workers are never without work, small enough for progress and Ctrl-C. */
-const PIECE_BYTES = 16 << 20;
-const PIECES_IN_FLIGHT = 2;
+export interface SaveMemoryOptions extends MoveOptions {
+  /** The only pages that may differ from the sink's base, by a dirty log. */
+  readonly changed?: PageSet | undefined;
+}
 
 /** Gives a region's memory to `sink`: what its memfd holds, and its holes without touching them. The memory stands still. */
 export async function saveMemory(
@@ -11,66 +14,60 @@ export async function saveMemory(
   regionId: number,
   fd: Fd,
   sizeBytes: number,
-  options: MoveOptions = {},
+  options: SaveMemoryOptions = {},
 ): Promise<void> {
   using mapping = Mapping.ofFd(fd, { sizeBytes, readOnly: true });
   using _ = sink.lookUpPages(sizeBytes);
-  const pieces = new Pieces(sink, regionId, mapping, options);
+  const pieces = new PieceWriter(sink, regionId, mapping, options);
   try {
-    let position = 0;
-    for (const range of dataRanges(fd, sizeBytes)) {
-      if (range.offset > position) sink.writeHole(regionId, position, range.offset - position);
-      position = range.offset + range.sizeBytes;
-      await pieces.write(range.offset, position);
-    }
-    if (position < sizeBytes) sink.writeHole(regionId, position, sizeBytes - position);
+    if (options.changed === undefined) await writeAll(sink, regionId, fd, pieces);
+    else await writeChanged(sink, regionId, options.changed, pieces);
   } finally {
     // Also when something failed: the sink may still read from the mapping.
     await pieces.settled();
   }
   await pieces.all();
+  options.signal?.throwIfAborted();
   options.onProgress?.({ phase: "memory", done: sizeBytes, total: sizeBytes });
 }
 
-/** Writes a mapping piece by piece, some at a time. */
-class Pieces {
-  readonly #flights: Promise<void>[] = [];
+async function writeAll(sink: VmSink, regionId: number, fd: Fd, pieces: PieceWriter): Promise<void> {
+  const { sizeBytes } = pieces;
+  let position = 0;
+  for (const range of dataRanges(fd, sizeBytes)) {
+    if (range.offset > position) sink.writeHole(regionId, position, range.offset - position);
+    position = range.offset + range.sizeBytes;
+    await pieces.write(range.offset, position);
+  }
+  if (position < sizeBytes) sink.writeHole(regionId, position, sizeBytes - position);
+}
 
-  constructor(
-    readonly sink: VmSink,
-    readonly regionId: number,
-    readonly mapping: Mapping,
-    readonly options: MoveOptions,
-  ) {}
+/** What lies between two changes and is shorter than this is given with them, marked as unchanged. */
+const LEAST_GAP_BYTES = 1 << 20;
 
-  async write(from: number, to: number): Promise<void> {
-    for (let offset = from; offset < to; ) {
-      const sizeBytes = Math.min(to - offset, PIECE_BYTES);
-      const flight = this.#writePiece(offset, sizeBytes);
-      // Its fault is met where it is waited for.
-      flight.catch(() => {});
-      this.#flights.push(flight);
-      if (this.#flights.length >= PIECES_IN_FLIGHT) await this.#flights.shift();
-      offset += sizeBytes;
-      this.options.signal?.throwIfAborted();
+async function writeChanged(
+  sink: VmSink,
+  regionId: number,
+  changed: PageSet,
+  pieces: PieceWriter,
+): Promise<void> {
+  const { sizeBytes } = pieces;
+  let position = 0;
+  let open: { start: number; end: number } | undefined;
+  const close = async () => {
+    if (open === undefined) return;
+    if (open.start > position) sink.writeUnchanged(regionId, position, open.start - position);
+    await pieces.write(open.start, open.end);
+    position = open.end;
+  };
+  for (const run of changed.runs()) {
+    const end = Math.min(run.offset + run.sizeBytes, sizeBytes);
+    if (open !== undefined && run.offset - open.end < LEAST_GAP_BYTES) open.end = end;
+    else {
+      await close();
+      open = { start: run.offset, end };
     }
   }
-
-  async all(): Promise<void> {
-    await Promise.all(this.#flights);
-  }
-
-  async settled(): Promise<void> {
-    await Promise.allSettled(this.#flights);
-  }
-
-  async #writePiece(offset: number, sizeBytes: number): Promise<void> {
-    const window = this.mapping.window(offset, sizeBytes);
-    try {
-      await this.sink.writeMemory(this.regionId, offset, new Uint8Array(window));
-    } finally {
-      this.mapping.closeWindow(window);
-    }
-    this.options.onProgress?.({ phase: "memory", done: offset + sizeBytes, total: this.mapping.sizeBytes });
-  }
+  await close();
+  if (position < sizeBytes) sink.writeUnchanged(regionId, position, sizeBytes - position);
 }

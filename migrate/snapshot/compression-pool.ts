@@ -114,7 +114,7 @@ export class CompressionPool implements Disposable {
     while (this.#posted.length < this.#slots.count) {
       const job = this.#waiting.shift();
       if (job === undefined) return;
-      const { plain, regionId, offset, address } = job.window;
+      const { plain, regionId, offset, address, unchanged } = job.window;
       const number = this.#first + this.#posted.push(job) - 1;
       this.#slots.setWindow(number, {
         address: addressOf(plain),
@@ -122,6 +122,7 @@ export class CompressionPool implements Disposable {
         isLookedUp: address !== 0,
         regionId,
         offset,
+        unchanged,
       });
       Atomics.store(counters, this.#slots.stateIndex(number), SlotState.posted);
       Atomics.store(counters, Counter.posted, number + 1);

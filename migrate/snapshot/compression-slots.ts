@@ -3,13 +3,8 @@
  * job N uses slot N modulo their count. A Worker takes the next number, waits until it is posted, works, and says done.
  */
 import { viewOf } from "./bytes.ts";
-import {
-  type PackedRun,
-  type PackedWindow,
-  type RegionPlace,
-  WINDOW_PAGES,
-  WINDOW_ROOM_BYTES,
-} from "./pack-window.ts";
+import { MEMORY_PAGE_BYTES } from "./manifest.ts";
+import { type PackedRun, type PackedWindow, WINDOW_PAGES, WINDOW_ROOM_BYTES } from "./pack-window.ts";
 
 export const SlotState = { free: 0, posted: 1, done: 2, failed: 3 } as const;
 
@@ -17,20 +12,26 @@ export const SlotState = { free: 0, posted: 1, done: 2, failed: 3 } as const;
 export const Counter = { done: 0, posted: 1, taken: 2, stopped: 3 } as const;
 
 const COUNTER_BYTES = 64;
-/** u32 state, runs, window bytes, frame bytes, f64 address, u32 plain, u32 with look-up, u64 xxh3, f64 offset, u32 region; then the runs. */
+/** u32 state, runs, window bytes, frame bytes, f64 address, u32 plain, u32 with look-up, u64 xxh3, f64 offset, u32 region, u32 with flags; then the runs. */
 const SLOT_HEAD_BYTES = 56;
 /** u32 offset, size, kind, skip or frame number, page. */
 const RUN_BYTES = 20;
 const RUN_KINDS = ["zero", "parent", "data", "duplicate"] as const;
-const ROOM_START = SLOT_HEAD_BYTES + WINDOW_PAGES * RUN_BYTES;
+/** After the runs: a byte for each page, whether it is known to be as in the parent. */
+const FLAGS_START = SLOT_HEAD_BYTES + WINDOW_PAGES * RUN_BYTES;
+const ROOM_START = FLAGS_START + WINDOW_PAGES;
 const SLOT_BYTES = Math.ceil((ROOM_START + WINDOW_ROOM_BYTES) / 64) * 64;
 
 /** A window: where it is in this process, and in its region. */
-export interface WindowJob extends RegionPlace {
+export interface WindowJob {
+  readonly regionId: number;
+  readonly offset: number;
   readonly address: number;
   readonly sizeBytes: number;
   /** Whether duplicates are looked up. */
   readonly isLookedUp: boolean;
+  /** For each page. */
+  readonly unchanged: Uint8Array | undefined;
 }
 
 export class CompressionSlots {
@@ -55,22 +56,26 @@ export class CompressionSlots {
 
   window(job: number): WindowJob {
     const view = this.#head(job);
+    const sizeBytes = view.getUint32(8, true);
     return {
-      sizeBytes: view.getUint32(8, true),
+      sizeBytes,
       address: view.getFloat64(16, true),
       isLookedUp: view.getUint32(28, true) !== 0,
       offset: view.getFloat64(40, true),
       regionId: view.getUint32(48, true),
+      unchanged: view.getUint32(52, true) === 0 ? undefined : this.#flags(job, sizeBytes),
     };
   }
 
-  setWindow(job: number, { address, sizeBytes, isLookedUp, offset, regionId }: WindowJob): void {
+  setWindow(job: number, { address, sizeBytes, isLookedUp, offset, regionId, unchanged }: WindowJob): void {
     const view = this.#head(job);
     view.setUint32(8, sizeBytes, true);
     view.setFloat64(16, address, true);
     view.setUint32(28, isLookedUp ? 1 : 0, true);
     view.setFloat64(40, offset, true);
     view.setUint32(48, regionId, true);
+    view.setUint32(52, unchanged === undefined ? 0 : 1, true);
+    if (unchanged !== undefined) this.#flags(job, sizeBytes).set(unchanged);
   }
 
   /** Where a job's frame is. */
@@ -115,6 +120,10 @@ export class CompressionSlots {
 
   #start(job: number): number {
     return COUNTER_BYTES + (job % this.count) * SLOT_BYTES;
+  }
+
+  #flags(job: number, sizeBytes: number): Uint8Array {
+    return new Uint8Array(this.#memory, this.#start(job) + FLAGS_START, sizeBytes / MEMORY_PAGE_BYTES);
   }
 
   #head(job: number): DataView {

@@ -47,11 +47,12 @@ function waitUntilPosted(job: number): boolean {
 
 /** The writer learns only that it failed, and does that window itself: then the error is thrown where it belongs. */
 function work(job: number): boolean {
-  const { address, sizeBytes, isLookedUp, ...where } = slots.window(job);
+  const { address, sizeBytes, isLookedUp, ...known } = slots.window(job);
   using mapping = Mapping.alias(address, sizeBytes, "a window to compress");
   try {
-    const window = new Uint8Array(mapping.window(0, sizeBytes));
-    slots.setPacked(job, packer.pack(window, where, isLookedUp ? address : 0, slots.room(job)));
+    const plain = new Uint8Array(mapping.window(0, sizeBytes));
+    const window = { ...known, plain, address: isLookedUp ? address : 0 };
+    slots.setPacked(job, packer.pack(window, slots.room(job)));
     return true;
   } catch {
     return false;

@@ -6,15 +6,13 @@ import { readFully } from "./file-io.ts";
 import { FrameBatch, type Mutable } from "./frame-batch.ts";
 import { framePlace, recordIdAt } from "./frame-place.ts";
 import { MEMORY_PAGE_BYTES } from "./manifest.ts";
-import type { PackedRun, PackedWindow, RegionPlace } from "./pack-window.ts";
+import type { PackedRun, PackedWindow, PlainWindow } from "./pack-window.ts";
 import type { PageTable } from "./page-table.ts";
 import type { RecordOutput } from "./record-output.ts";
 
-/** A window of a pass. `address` is 0 where duplicates are not looked up. */
-export interface PlacedWindow extends RegionPlace {
+/** A window of a pass. */
+export interface PlacedWindow extends PlainWindow {
   readonly passNumber: number;
-  readonly plain: Uint8Array;
-  readonly address: number;
 }
 
 /** Gives packed windows their places in the file: extents, and frames of which equal ones are stored once. */

@@ -26,7 +26,8 @@ export class MemoryWriter implements Disposable {
   #pages: PageTable | undefined;
   #isLookingUp = false;
   #packer: WindowPacker | undefined;
-  #pool: CompressionPool | undefined;
+  /** By whether they compare with the base. */
+  readonly #pools = new Map<boolean, CompressionPool>();
   readonly #base: SnapshotReader | undefined;
   #baseTable: LoadTable | undefined;
   #regions = new Map<number, SnapshotRegion>();
@@ -60,15 +61,21 @@ export class MemoryWriter implements Disposable {
     return {
       [Symbol.dispose]: () => {
         this.#isLookingUp = false;
-        this.#pool?.settle();
+        for (const pool of this.#pools.values()) pool.settle();
         this.#pages?.clear();
       },
     };
   }
 
   /** Settles when nobody needs `bytes` any more. */
-  async write(regionId: number, offset: number, bytes: Uint8Array): Promise<void> {
+  async write(
+    regionId: number,
+    offset: number,
+    bytes: Uint8Array,
+    unchanged: Uint8Array | undefined,
+  ): Promise<void> {
     this.#check(regionId, offset, bytes.length);
+    if (unchanged !== undefined) this.#expectBase();
     this.#expectNoFailure();
     if (bytes.length === 0) return;
     this.#givenBytes += bytes.length;
@@ -79,8 +86,9 @@ export class MemoryWriter implements Disposable {
       offset: offset + start,
       plain: bytes.subarray(start, start + sizeBytes),
       address: address && address + start,
+      unchanged: unchanged?.subarray(start / MEMORY_PAGE_BYTES, (start + sizeBytes) / MEMORY_PAGE_BYTES),
     }));
-    const isWorthWorkers = this.#pool !== undefined || this.#givenBytes >= LEAST_POOL_BYTES;
+    const isWorthWorkers = this.#pools.size > 0 || this.#givenBytes >= LEAST_POOL_BYTES;
     if (isWorthWorkers && CompressionPool.workerCount() > 1) await this.#packInWorkers(windows);
     else for (const window of windows) this.#attempt(() => this.#packHere(window));
     this.#expectNoFailure();
@@ -93,7 +101,7 @@ export class MemoryWriter implements Disposable {
 
   /** As in the parent, by somebody who knows. */
   unchanged(regionId: number, offset: number, sizeBytes: number): void {
-    if (this.#base === undefined) throw new UsageError("only a snapshot with a base can leave memory to it");
+    this.#expectBase();
     this.#check(regionId, offset, sizeBytes);
     if (sizeBytes > 0) this.#bare("parent", regionId, offset, sizeBytes);
   }
@@ -146,15 +154,25 @@ export class MemoryWriter implements Disposable {
     }
   }
 
-  async #packInWorkers(windows: readonly PlacedWindow[]): Promise<void> {
+  #expectBase(): void {
+    if (this.#base === undefined) throw new UsageError("only a snapshot with a base can leave memory to it");
+  }
+
+  /** Workers that compare with the base need a table of all its frames; where it is known what changed, none do. */
+  #poolThat(compares: boolean): CompressionPool {
+    const known = this.#pools.get(compares);
+    if (known !== undefined) return known;
     this.#pages ??= PageTable.allocate(0);
-    this.#pool ??= new CompressionPool(
-      { level: DEFAULT_LEVEL, pages: this.#pages, parent: this.#parentSetup() },
-      (error) => {
-        this.#failure ??= { error };
-      },
-    );
-    const pool = this.#pool;
+    const parent = compares ? this.#parentSetup() : undefined;
+    const pool = new CompressionPool({ level: DEFAULT_LEVEL, pages: this.#pages, parent }, (error) => {
+      this.#failure ??= { error };
+    });
+    this.#pools.set(compares, pool);
+    return pool;
+  }
+
+  async #packInWorkers(windows: readonly PlacedWindow[]): Promise<void> {
+    const pool = this.#poolThat(this.#base !== undefined && windows[0]?.unchanged === undefined);
     const pending = new PendingWrite(windows.length);
     this.#pending.add(pending);
     for (const window of windows) {
@@ -180,7 +198,7 @@ export class MemoryWriter implements Disposable {
       action();
     } catch (error) {
       this.#failure = { error };
-      this.#pool?.cancel();
+      for (const pool of this.#pools.values()) pool.cancel();
     }
   }
 
@@ -192,7 +210,7 @@ export class MemoryWriter implements Disposable {
   #packHere(window: PlacedWindow): void {
     this.#room ??= new Uint8Array(WINDOW_ROOM_BYTES);
     this.#packer ??= new WindowPacker(createZstd(), this.#pages, this.#parentPages());
-    const packed: PackedWindow = this.#packer.pack(window.plain, window, window.address, this.#room);
+    const packed: PackedWindow = this.#packer.pack(window, this.#room);
     this.#extents.place(window, packed, this.#room);
   }
 
@@ -215,8 +233,8 @@ export class MemoryWriter implements Disposable {
 
   [Symbol.dispose](): void {
     this.#failure ??= { error: new UsageError("the snapshot was given up") };
-    this.#pool?.[Symbol.dispose]();
-    this.#pool = undefined;
+    for (const pool of this.#pools.values()) pool[Symbol.dispose]();
+    this.#pools.clear();
   }
 }
 

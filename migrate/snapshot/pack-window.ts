@@ -25,10 +25,16 @@ export const WINDOW_PAGES = MAX_SNAPSHOT_FRAME_BYTES / MEMORY_PAGE_BYTES;
 /** Where a window's frame always fits. */
 export const WINDOW_ROOM_BYTES = frameBoundBytes(MAX_SNAPSHOT_FRAME_BYTES);
 
-/** Where in the machine's memory a window starts. */
-export interface RegionPlace {
+/** Memory that becomes one frame at most. */
+export interface PlainWindow {
   readonly regionId: number;
+  /** From the start of the region. */
   readonly offset: number;
+  readonly plain: Uint8Array;
+  /** Of `plain`, where duplicates are looked up; else 0. */
+  readonly address: number;
+  /** For each page, 1 where it is known to be as in the parent; then nothing is compared. */
+  readonly unchanged: Uint8Array | undefined;
 }
 
 interface WindowRun {
@@ -54,24 +60,15 @@ export class WindowPacker {
     this.#parent = parent;
   }
 
-  /**
-   * @param where Of the window's first byte, in its region.
-   * @param address Of `window`, for the look-up of duplicates; 0 for none.
-   */
-  pack(window: Uint8Array, where: RegionPlace, address: number, room: Uint8Array): PackedWindow {
+  pack(window: PlainWindow, room: Uint8Array): PackedWindow {
     const runs: PackedRun[] = [];
     let plainBytes = 0;
-    for (const run of this.#runs(window, where)) {
+    for (const run of this.#runs(window)) {
       if (run.kind !== "data") {
         runs.push({ offset: run.offset, sizeBytes: run.sizeBytes, kind: run.kind });
         continue;
       }
-      for (const { offset, sizeBytes, place } of this.#duplicates(
-        window,
-        run.offset,
-        run.sizeBytes,
-        address,
-      )) {
+      for (const { offset, sizeBytes, place } of this.#duplicates(window, run)) {
         if (place !== undefined) runs.push({ offset, sizeBytes, kind: "duplicate", place });
         else {
           runs.push({ offset, sizeBytes, kind: "data", skipBytes: plainBytes });
@@ -80,7 +77,7 @@ export class WindowPacker {
       }
     }
     if (plainBytes === 0) return { runs, frame: undefined };
-    const plain = this.#dataOf(window, runs, plainBytes);
+    const plain = this.#dataOf(window.plain, runs, plainBytes);
     return {
       runs,
       frame: { sizeBytes: this.#zstd.compress(room, plain), plainBytes, checksum: xxh3(plain) },
@@ -88,32 +85,30 @@ export class WindowPacker {
   }
 
   /** What is as in the parent, what is zero, and the rest. */
-  #runs(window: Uint8Array, { regionId, offset }: RegionPlace): WindowRun[] {
-    const same = this.#parent?.same(regionId, offset, window);
-    if (same === undefined) return zerosAndData(window, 0, window.length);
+  #runs({ plain, regionId, offset, unchanged }: PlainWindow): WindowRun[] {
+    const same = unchanged ?? this.#parent?.same(regionId, offset, plain);
+    if (same === undefined) return zerosAndData(plain, 0, plain.length);
     const runs: WindowRun[] = [];
     for (let page = 0; page < same.length; ) {
       const first = page;
       while (page < same.length && same[page] === same[first]) page += 1;
       const [from, to] = [first * MEMORY_PAGE_BYTES, page * MEMORY_PAGE_BYTES];
       if (same[first] === 1) runs.push({ offset: from, sizeBytes: to - from, kind: "parent" });
-      else runs.push(...zerosAndData(window, from, to));
+      else runs.push(...zerosAndData(plain, from, to));
     }
     return runs;
   }
 
   /** Neighbours in the window that are neighbours in a frame, too, are one run. */
   #duplicates(
-    window: Uint8Array,
-    offset: number,
-    sizeBytes: number,
-    address: number,
+    { plain, address }: PlainWindow,
+    { offset, sizeBytes }: WindowRun,
   ): { offset: number; sizeBytes: number; place: PagePlace | undefined }[] {
     const pages = this.#pages;
     if (pages === undefined || address === 0) return [{ offset, sizeBytes, place: undefined }];
     const parts: { offset: number; sizeBytes: number; place: PagePlace | undefined }[] = [];
     for (let at = offset; at < offset + sizeBytes; at += MEMORY_PAGE_BYTES) {
-      const place = pages.find(window.subarray(at, at + MEMORY_PAGE_BYTES), address + at);
+      const place = pages.find(plain.subarray(at, at + MEMORY_PAGE_BYTES), address + at);
       const last = parts.at(-1);
       const isNext =
         place === undefined

@@ -115,6 +115,11 @@ export class SnapshotWriter implements Disposable {
     return new SnapshotWriter(new RecordOutput(fd, `fd ${fd}`, options.write), header, options);
   }
 
+  /** Of the snapshot that this one is based on, if it is. */
+  get baseRoot(): string | undefined {
+    return this.#base?.root;
+  }
+
   /** Once, at any time before `finish`: device features are only known when all is suspended. */
   writeManifest(manifest: SnapshotManifest): void {
     this.#expectOpen();
@@ -144,11 +149,12 @@ export class SnapshotWriter implements Disposable {
    * wait for the oldest before the next: that keeps all processors busy, in as much memory as you gave.
    *
    * @param offset From the start of the region, in bytes.
+   * @param unchanged For each page, 1 where somebody knows that it is as in the base: the others are not compared with it.
    * @throws UsageError for what is no part of the memory map, SyscallError; the next call and `finish` throw the same then
    */
-  writeMemory(regionId: number, offset: number, bytes: Uint8Array): Promise<void> {
+  writeMemory(regionId: number, offset: number, bytes: Uint8Array, unchanged?: Uint8Array): Promise<void> {
     this.#expectOpen();
-    const written = this.#memory.write(regionId, offset, bytes);
+    const written = this.#memory.write(regionId, offset, bytes, unchanged);
     // Who gives several waits for one at a time, and hears of the others' fault by `finish`.
     written.catch(() => {});
     return written;

@@ -83,6 +83,13 @@ describe("a native machine", () => {
     expect(readdirSync(fixture.folder).filter((name) => name.endsWith(".tmp"))).toEqual([]);
     const before = sequenceOf(await driver.status());
     await waitForSequence(driver, before + 50);
+    using client = ControlClient.connect(fixture.socket);
+    const late = new AbortController();
+    const given = client.request({ command: "suspend", hold: "connection" }, { signal: late.signal });
+    late.abort(reason);
+    await expect(given).rejects.toThrow("enough");
+    // Its answer is not taken for that of the next request.
+    expect((await client.request({ command: "status" })).result).toMatchObject({ name: "m" });
     await driver.discard();
   }, 60_000);
 

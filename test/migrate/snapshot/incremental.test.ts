@@ -6,8 +6,19 @@ import { loadMemory, saveMemory } from "../../../migrate/ram/mod.ts";
 import { encodeParent } from "../../../migrate/snapshot/manifest.ts";
 import { RecordType, SnapshotReader, SnapshotWriter } from "../../../migrate/snapshot/mod.ts";
 import { CompatibilityError, FormatError } from "../../../src/errors.ts";
+import { PageSet } from "../../../src/memory/mod.ts";
 import { createMemfd, type Fd, Mapping } from "../../../src/sys/mod.ts";
-import { failureOf, forge, headerFields, MiB, manifest, PAGE, pages, temporaryFolder } from "./support.ts";
+import {
+  asyncFailureOf,
+  failureOf,
+  forge,
+  headerFields,
+  MiB,
+  manifest,
+  PAGE,
+  pages,
+  temporaryFolder,
+} from "./support.ts";
 
 const SIZE = 24 * MiB;
 const header = { ...headerFields, machine: { name: "web" } };
@@ -112,6 +123,42 @@ describe("an incremental snapshot", () => {
     }
     change(memory, (bytes) => bytes.set(pages(1, 5), MiB));
     expect(Buffer.compare(await loaded(path), contentOf(memory))).toBe(0);
+  });
+
+  test("takes a set of changed pages, anywhere, and looks at no other", async () => {
+    using folder = temporaryFolder();
+    const { wed, memory } = await threeDays(folder.path);
+    using _ = memory;
+    using base = SnapshotReader.open(wed);
+    const before = contentOf(memory);
+    const changed = new PageSet(SIZE);
+    // Single pages all over, one that becomes zero, a run over several frames, and the last page.
+    const list = [...Array.from({ length: 30 }, (_, index) => index * 150), 1300, 6143];
+    for (const page of list) changed.add(page * PAGE, PAGE);
+    changed.add(10 * MiB + PAGE, 3 * MiB);
+    change(memory, (bytes) => {
+      for (const page of list) bytes.set(pages(1, 5000 + page), page * PAGE);
+      bytes.fill(0, 1300 * PAGE, 1301 * PAGE);
+      bytes.set(pages(768, 6), 10 * MiB + PAGE);
+    });
+    const expected = contentOf(memory);
+    // Nobody says that this one has changed: it stays as it was.
+    change(memory, (bytes) => bytes.set(pages(1, 9), 17 * MiB));
+    const path = join(folder.path, "thu.vhu");
+    {
+      using writer = SnapshotWriter.toFile(path, header, { base });
+      expect(writer.baseRoot).toBe(base.root);
+      writer.writeMemoryMap(map());
+      await saveMemory(writer, 0, memory, SIZE, { changed });
+      writer.writeManifest(manifest);
+      writer.finish();
+    }
+    expect(Buffer.compare(before, expected)).not.toBe(0);
+    expect(Buffer.compare(await loaded(path), expected)).toBe(0);
+    using writer = SnapshotWriter.toFile(path, header);
+    writer.writeMemoryMap(map());
+    const error = await asyncFailureOf(() => saveMemory(writer, 0, memory, SIZE, { changed }));
+    expect(error.message).toContain("only a snapshot with a base");
   });
 
   test("finds a parent under another name, or where it is told to look", async () => {
