@@ -1,15 +1,18 @@
 import type { Command } from "commander";
+import { isQemuMachine } from "../../migrate/mod.ts";
 import {
   diffMemory,
   RecordType,
   type SnapshotDevice,
   type SnapshotReader,
+  type SnapshotRegion,
 } from "../../migrate/snapshot/mod.ts";
 import { aboutLater } from "../about.ts";
 import { action, addCommand } from "../command.ts";
 import { addOpeningOptions, type OpeningOptions, openWith } from "../credentials.ts";
 import { formatBytes } from "../output/format.ts";
 import { printable } from "../output/printable.ts";
+import { diffStates } from "../snapshot/diff-states.ts";
 
 const DIFFERENCE_STATUS = 6;
 /** Ranges of a region that are listed for people; JSON has all of them. */
@@ -20,8 +23,9 @@ export function registerSnapshotDiff(parent: Command): void {
     usage: "diff <a> <b>",
     description: `show what differs between two snapshots
 
-Devices field by field, their states by content, and memory page by page. Incremental and encrypted snapshots are read as what they
-stand for.`,
+Devices field by field; their states by content and, where the form is known, field by field, which goes for the device sections of a QEMU
+machine too; and memory page by page, the blocks of QEMU machines by their names. Incremental and encrypted snapshots are read as
+what they stand for.`,
     examples: [
       ["vhu snapshot diff mon.vhu tue.vhu", "what changed since Monday?"],
       ["vhu snapshot diff mon.vhu tue.vhu --json | jq .memory", "the ranges of memory, for a program"],
@@ -38,12 +42,16 @@ stand for.`,
       using left = await aboutLater(leftFile, () => openWith(leftFile, options));
       using right = await aboutLater(rightFile, () => openWith(rightFile, options));
       const devices = diffDevices(left, right);
+      const states = diffStates(left, right);
       const memory = diffRegions(left, right);
-      const isSame = devices.length === 0 && memory.every(({ ranges }) => ranges.length === 0);
-      if (output.json) output.document({ isSame, devices, memory });
+      const isSame =
+        devices.length + states.fields.length === 0 && memory.every(({ ranges }) => ranges.length === 0);
+      if (output.json) output.document({ isSame, devices, states: states.fields, memory });
       else
         output.lines(
-          isSame ? ["they hold the same"] : [...devices, ...memory.flatMap(linesOf)].map(printable),
+          isSame
+            ? ["they hold the same"]
+            : [...devices, ...states.lines, ...memory.flatMap(linesOf)].map(printable),
         );
       return isSame ? 0 : DIFFERENCE_STATUS;
     }),
@@ -83,14 +91,27 @@ interface RegionDiff {
 }
 
 function diffRegions(left: SnapshotReader, right: SnapshotReader): RegionDiff[] {
-  const ids = new Set([left, right].flatMap(({ memoryMap }) => memoryMap.map(({ id }) => id)));
-  return [...ids].map((id) => {
-    const [a, b] = [left, right].map(({ memoryMap }) => memoryMap.find((region) => region.id === id));
-    const region = a?.name ?? b?.name ?? `${id}`;
-    if (a?.sizeBytes === b?.sizeBytes) return { region, ranges: [...diffMemory(left, right, id)] };
+  return regionPairs(left, right).map(([a, b]) => {
+    const region = a?.name ?? b?.name ?? "";
+    if (a !== undefined && a.sizeBytes === b?.sizeBytes)
+      return { region, ranges: [...diffMemory(left, right, a.id, b.id)] };
     const sizes = [a, b].map((each) => (each === undefined ? "missing" : formatBytes(each.sizeBytes)));
     const ranges = [{ offset: 0, sizeBytes: Math.max(a?.sizeBytes ?? 0, b?.sizeBytes ?? 0) }];
     return { region, note: `${sizes[0]} became ${sizes[1]}`, ranges };
+  });
+}
+
+/** Of a QEMU machine the name says which block it is: their order is that of its devices. Else the id does. */
+function regionPairs(
+  left: SnapshotReader,
+  right: SnapshotReader,
+): (readonly [SnapshotRegion | undefined, SnapshotRegion | undefined])[] {
+  const areQemu = [left, right].every(({ manifest }) => isQemuMachine(manifest.machine));
+  const keyOf = ({ id, name }: SnapshotRegion) => (areQemu ? name : `${id}`);
+  const keys = new Set([...left.memoryMap, ...right.memoryMap].map(keyOf));
+  return [...keys].map((key) => {
+    const [a, b] = [left, right].map(({ memoryMap }) => memoryMap.find((region) => keyOf(region) === key));
+    return [a, b] as const;
   });
 }
 

@@ -7,13 +7,19 @@ export interface MemoryRange {
   readonly sizeBytes: number;
 }
 
-/** Where two snapshots of a region of the same size differ, page by page; neighbours are one range. @throws FormatError */
+/**
+ * Where two snapshots of a region of the same size differ, page by page; neighbours are one range.
+ *
+ * @param rightId Of the region in the second one, where it has another id there.
+ * @throws FormatError
+ */
 export function* diffMemory(
   left: SnapshotReader,
   right: SnapshotReader,
   regionId: number,
+  rightId = regionId,
 ): Generator<MemoryRange, void> {
-  const [ours, theirs] = [left.memory(regionId), right.memory(regionId)];
+  const [ours, theirs] = [left.memory(regionId), right.memory(rightId)];
   let [a, b] = [ours.next(), theirs.next()];
   let open: { offset: number; sizeBytes: number } | undefined;
   for (let at = 0; a.done !== true && b.done !== true; ) {

@@ -176,6 +176,10 @@ test.skipIf(!peers)(
     const { nonce, count: last } = beats(source).at(-1)!;
     expect(before).not.toMatch(ERRORS);
     expectRecorded();
+    // virtiofsd's own state, in the middle of QEMU's stream.
+    const inspected = await runVhu(["snapshot", "inspect", "--device", "vhost-user-fs", file]);
+    expectDone(inspected);
+    expect(inspected.stdout).toMatch(/vhost-user-fs-backend.*back-end state: \d+ bytes.*virtiofsd/s);
     await expectRefusals(source);
     const ran = await vhu("load", "--json", file);
     expectDone(ran);
