@@ -33,18 +33,27 @@ export function addOpeningOptions(command: Command): Command {
  */
 export function openWith(text: string, options: OpeningOptions): Promise<SnapshotReader> | SnapshotReader {
   const source = parseAddressOf(text, "snapshot", ["file", "stdio"]);
+  return open(source.kind === "file" ? source.path : STDIN, options);
+}
+
+/** As `openWith`, for a file by its path. */
+export function openPath(path: string, options: OpeningOptions): Promise<SnapshotReader> | SnapshotReader {
+  return open(path, options);
+}
+
+function open(source: string | number, options: OpeningOptions): Promise<SnapshotReader> | SnapshotReader {
   const opening = { parents: options.parent ?? [] };
-  const { identities, passphrases } = credentialsOf(options);
-  if (identities.length + passphrases.length > 0) {
-    return unlockSnapshot(source.kind === "file" ? source.path : STDIN, { identities, passphrases }, opening);
+  const credentials = credentialsOf(options);
+  if (credentials.identities.length + credentials.passphrases.length > 0) {
+    return unlockSnapshot(source, credentials, opening);
   }
-  return source.kind === "file"
-    ? SnapshotReader.open(source.path, opening)
-    : SnapshotReader.fromFd(STDIN, opening);
+  return typeof source === "string"
+    ? SnapshotReader.open(source, opening)
+    : SnapshotReader.fromFd(source, opening);
 }
 
 /** Secrets come from files: a command line can be read by everybody. */
-function credentialsOf({ identity = [], passphraseFile = [] }: OpeningOptions): {
+export function credentialsOf({ identity = [], passphraseFile = [] }: OpeningOptions): {
   readonly identities: readonly string[];
   readonly passphrases: readonly string[];
 } {

@@ -65,6 +65,9 @@ export const MAX_STATE_VALUE_DEPTH = 32;
 /** Items of one msgpack value: one byte of input can become an 8-byte JavaScript value. */
 export const MAX_STATE_VALUE_ITEMS = 1 << 20;
 
+/** Times its size that is hashed of a damaged file while whole records are looked for: a hostile one has a candidate at every byte. */
+export const MAX_SALVAGE_READS = 4;
+
 /** Levels of a state that is taken apart for people, of whatever format: a level more than the deepest msgpack value. */
 export const MAX_STATE_TREE_DEPTH = MAX_STATE_VALUE_DEPTH + 1;
 

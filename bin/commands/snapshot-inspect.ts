@@ -1,14 +1,21 @@
 import { type Command, Option } from "commander";
 import { type DeviceStateForm, deviceStateForms } from "../../migrate/decode/mod.ts";
 import { loadChecks } from "../../migrate/mod.ts";
-import { lockedSnapshot, type SnapshotReader } from "../../migrate/snapshot/mod.ts";
-import { UsageError } from "../../src/errors.ts";
+import {
+  type LockedSnapshot,
+  lockedSnapshot,
+  type SnapshotReader,
+  salvageSnapshot,
+  spoolPipe,
+} from "../../migrate/snapshot/mod.ts";
+import { FormatError, UsageError } from "../../src/errors.ts";
 import { about, aboutLater } from "../about.ts";
 import { parseAddressOf } from "../address.ts";
 import { action, addCommand, type CommandContext } from "../command.ts";
-import { addOpeningOptions, type OpeningOptions, openWith } from "../credentials.ts";
+import { addOpeningOptions, credentialsOf, type OpeningOptions, openPath } from "../credentials.ts";
 import { writeHexdump } from "../output/hexdump.ts";
 import { printable } from "../output/printable.ts";
+import { damagedPage, describeDamage } from "../snapshot/damaged.ts";
 import { describeSnapshot } from "../snapshot/describe.ts";
 import { deviceNamed } from "../snapshot/device-named.ts";
 import { deviceTreeNamed } from "../snapshot/device-trees.ts";
@@ -27,6 +34,7 @@ interface InspectOptions extends OpeningOptions {
   readonly html?: string;
 }
 
+const STDIN = 0;
 /** As FormatError has it: what is damaged was shown, so nothing is thrown. */
 const DAMAGED_STATUS = 3;
 
@@ -38,7 +46,7 @@ export function registerSnapshotInspect(parent: Command): void {
 Reads the header, the manifest and the index, checks them against the root hash, and shows who made the
 snapshot, of what machine and devices, what its memory is made of, and what is in the way of loading it on
 this host. Costs little at any size. It does not read the memory itself: "vhu snapshot verify" does. FILE may
-be "-" for stdin.
+be "-" for stdin. Of a damaged file it shows what can be believed, each part by its own checksum, and what not.
 --device takes one device's state apart: those of vhu, virtiofsd, passt and crosvm. --section shows one part of the
 file: ${sectionNames.join(", ")}.`,
     examples: [
@@ -72,25 +80,59 @@ file: ${sectionNames.join(", ")}.`,
 
 async function inspect(context: CommandContext, file: string, options: InspectOptions): Promise<number> {
   expectOptionsThatFit(options);
-  const { output } = context;
   const source = parseAddressOf(file, "snapshot", ["file", "stdio"]);
-  const hasKeys = options.identity !== undefined || options.passphraseFile !== undefined;
-  const isWhole = options.device === undefined && options.section === undefined;
-  const locked =
-    source.kind === "stdio" || hasKeys || !isWhole
-      ? undefined
-      : about(file, () => lockedSnapshot(source.path));
-  if (locked !== undefined) {
-    if (output.json) output.document({ isEncrypted: true, ...locked });
-    else output.lines(lockedPage(file, locked));
-    return 0;
-  }
+  // What is damaged is read twice, and a pipe only once.
+  using spool = source.kind === "stdio" ? about(file, () => spoolPipe(STDIN)) : undefined;
+  const path = source.kind === "stdio" ? (spool?.path ?? "") : source.path;
+  if (showLocked(context, file, path, options)) return 0;
   return aboutLater(file, async () => {
-    using reader = await openWith(file, options);
+    using reader = await openOrSalvage(context, file, path, options);
     if (options.device !== undefined) return showDevice(context, reader, options.device, options);
     if (options.section !== undefined) return showSection(context, reader, options.section, options);
     return await showAll(context, reader, file, options);
   });
+}
+
+/** An encrypted file without a key has a page of its own. */
+function showLocked(
+  { output }: CommandContext,
+  file: string,
+  path: string,
+  options: InspectOptions,
+): boolean {
+  const { identity, passphraseFile, device, section, html } = options;
+  if ([identity, passphraseFile, device, section, html].some((option) => option !== undefined)) return false;
+  let locked: LockedSnapshot | undefined;
+  try {
+    locked = lockedSnapshot(path);
+  } catch (error) {
+    if (error instanceof FormatError) return false;
+    throw error;
+  }
+  if (locked === undefined) return false;
+  if (output.json) output.document({ isEncrypted: true, ...locked });
+  else output.lines(lockedPage(file, locked));
+  return true;
+}
+
+/** @throws FormatError for a damaged one, after what can be believed of it was shown */
+async function openOrSalvage(
+  { output }: CommandContext,
+  file: string,
+  path: string,
+  options: InspectOptions,
+): Promise<SnapshotReader> {
+  try {
+    return await openPath(path, options);
+  } catch (error) {
+    if (!(error instanceof FormatError)) throw error;
+    const salvaged = await salvageSnapshot(path, credentialsOf(options));
+    if (salvaged === undefined) throw error;
+    const damage = describeDamage(salvaged);
+    if (output.json) output.document(damage);
+    else output.lines(damagedPage(file, damage));
+    throw error;
+  }
 }
 
 function expectOptionsThatFit({ device, section, hex, html, as: form }: InspectOptions): void {

@@ -11,6 +11,7 @@ import { action, addCommand, type CommandContext } from "../command.ts";
 import { addOpeningOptions, type OpeningOptions, openWith } from "../credentials.ts";
 import { formatBytes, formatCount, formatDuration } from "../output/format.ts";
 import { printable } from "../output/printable.ts";
+import { placed } from "../snapshot/problem-text.ts";
 
 /** As FormatError has it; the damage was listed, so nothing is thrown. */
 const DAMAGED_STATUS = 3;
@@ -66,8 +67,9 @@ function report({ output }: CommandContext, { file, result, reader, signer, mill
   const sizeBytes = reader.sizeBytes;
   output.summary({ file, sizeBytes, milliseconds, ...result, ...(signer && { signer }) }, () => {
     if (!result.ok) {
-      const places = result.problems.map(({ section, offset, message }) =>
-        printable(`  ${offset < 0 ? section : `${section} at ${offset}`}: ${message}`),
+      const { manifest, memoryMap } = reader;
+      const places = result.problems.map((problem) =>
+        printable(`  ${placed(problem, manifest.devices, memoryMap)}`),
       );
       const next = "Load an earlier snapshot; of this one, nothing should be run.";
       return [`${file} is damaged in ${formatCount(result.problems.length, "place")}:`, ...places, next];

@@ -11,6 +11,7 @@ const CELL_CHARACTERS: Readonly<Record<MemoryCell, string>> = {
   duplicate: "▒",
   data: "█",
   parent: "░",
+  lost: "?",
 };
 /** Bytes of a config space that are shown. */
 const SHOWN_CONFIG_BYTES = 24;
@@ -166,7 +167,8 @@ function memoryPart({ memory }: SnapshotDescription): string[] {
   ];
 }
 
-function mapPart(regions: readonly Pick<RegionDescription, "name" | "sizeBytes" | "map">[]): string[] {
+/** The regions as maps, a line for every 64 cells, and what the characters mean. */
+export function mapPart(regions: readonly Pick<RegionDescription, "name" | "sizeBytes" | "map">[]): string[] {
   const rows = regions.flatMap(({ name, sizeBytes, map }) => {
     const lines = Array.from({ length: Math.ceil(map.length / MAP_COLUMNS) }, (_, line) =>
       map.slice(line * MAP_COLUMNS, (line + 1) * MAP_COLUMNS),
@@ -178,7 +180,9 @@ function mapPart(regions: readonly Pick<RegionDescription, "name" | "sizeBytes" 
       cells.map((cell) => CELL_CHARACTERS[cell]).join(""),
     ]);
   });
-  const key = Object.entries(CELL_CHARACTERS).map(([kind, character]) => `${character} ${kind}`);
+  const isLost = regions.some(({ map }) => map.includes("lost"));
+  const kinds = Object.entries(CELL_CHARACTERS).filter(([kind]) => kind !== "lost" || isLost);
+  const key = kinds.map(([kind, character]) => `${character} ${kind}`);
   return [...formatTable(rows), `  (${key.join(", ")})`];
 }
 

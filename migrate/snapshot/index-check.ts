@@ -43,7 +43,8 @@ export function compareWithRecords(
   expectStreams(structure);
 }
 
-function batchExtents(input: FileInput, entry: RecordEntry): Extent[] {
+/** The extents that a record tells of. @throws FormatError */
+export function batchExtents(input: FileInput, entry: RecordEntry): Extent[] {
   const payload = readPayload(input, entry);
   const offset = entry.offset + RECORD_HEAD_BYTES;
   const count = payload.length < BATCH_HEAD_BYTES ? 0 : viewOf(payload).getUint32(0, true);

@@ -18,9 +18,11 @@ export {
 export { OutputFile } from "./output-file.ts";
 export type { ParentLink } from "./parent-link.ts";
 export { type RecordEntry, RecordFlag, RecordType, recordTypeName } from "./record.ts";
+export { type SalvagedSnapshot, type SalvagedStream, salvageSnapshot } from "./salvage.ts";
 export { claimedSigner, readSigner, type Signer, signSnapshot } from "./signature.ts";
 export { type MemoryPiece, type OpenOptions, type RecordListing, SnapshotReader } from "./snapshot-reader.ts";
 export { type SnapshotSummary, SnapshotWriter, type WriterOptions } from "./snapshot-writer.ts";
+export { type SpooledPipe, spoolPipe } from "./spool-pipe.ts";
 export { removeLeftovers } from "./temporary-name.ts";
 export { type LockedSnapshot, lockedSnapshot, unlockSnapshot } from "./unlock.ts";
 export type { VerifyOptions, VerifyProblem, VerifyResult } from "./verify.ts";

@@ -129,12 +129,26 @@ export function readStructure(input: FileInput, fileKey?: Uint8Array): SnapshotS
 
 /** Both ends of a file, and nothing that needs a key. @throws FormatError, CompatibilityError */
 export function readFrame(input: FileInput): Frame {
-  const headerBytes = headerSizeBytes(input.read(0, HEADER_PREFIX_BYTES, "header"));
-  const { formatVersion, header, checksum } = decodeHeader(input.read(0, headerBytes, "header"));
+  const { formatVersion, header, headerBytes, headerChecksum } = readHead(input);
   if (input.sizeBytes < headerBytes + END_RECORD_BYTES) {
     throw new FormatError("the file was cut off after its header", "end", input.sizeBytes);
   }
+  return { formatVersion, header, headerBytes, headerChecksum, ...readTail(input) };
+}
+
+/** The file's header, checked. @throws FormatError, CompatibilityError */
+export function readHead(
+  input: FileInput,
+): Pick<Frame, "formatVersion" | "header" | "headerBytes" | "headerChecksum"> {
+  const headerBytes = headerSizeBytes(input.read(0, HEADER_PREFIX_BYTES, "header"));
+  const { formatVersion, header, checksum } = decodeHeader(input.read(0, headerBytes, "header"));
+  return { formatVersion, header, headerBytes, headerChecksum: checksum };
+}
+
+/** End record, index and root, which hold without the header. @throws FormatError, CompatibilityError */
+export function readTail(input: FileInput): Pick<Frame, "trailer" | "payload" | "indexOffset" | "root"> {
   const endOffset = input.sizeBytes - END_RECORD_BYTES;
+  if (endOffset < 0) throw new FormatError("the file is too short for an end", "end", 0);
   const end = decodeEnd(input.read(endOffset, END_RECORD_BYTES, "end"), input.sizeBytes);
   const trailer = readTrailer(input, end.indexOffset, endOffset);
   const indexEntry = trailer[0] as RecordEntry;
@@ -149,17 +163,7 @@ export function readFrame(input: FileInput): Frame {
   if (Buffer.compare(root, end.root) !== 0) {
     throw new FormatError("the root hash does not match the index", "index", end.indexOffset);
   }
-  const { indexOffset } = end;
-  return {
-    formatVersion,
-    header,
-    headerBytes,
-    headerChecksum: checksum,
-    trailer,
-    payload,
-    indexOffset,
-    root,
-  };
+  return { trailer, payload, indexOffset: end.indexOffset, root };
 }
 
 /**
@@ -289,7 +293,8 @@ function readTrailer(input: FileInput, indexOffset: number, endOffset: number): 
   return trailer;
 }
 
-function decodeHead(bytes: Uint8Array, offset: number): Omit<RecordEntry, "offset" | "checksum"> {
+/** Of a record; nothing of it is checked but what must be zero. @throws FormatError */
+export function decodeHead(bytes: Uint8Array, offset: number): Omit<RecordEntry, "offset" | "checksum"> {
   const view = viewOf(bytes);
   if (view.getUint32(4, true) !== 0)
     throw new FormatError("reserved bytes are not zero", "record", offset + 4);

@@ -18,6 +18,7 @@ const WORDS: Readonly<Record<MemoryCell, string>> = {
   duplicate: "duplicates",
   parent: "as in the parent",
   zero: "zeros",
+  lost: "lost",
 };
 
 type Region = SnapshotDescription["memory"]["regions"][number];
@@ -85,6 +86,7 @@ function legend(memory: SnapshotDescription["memory"]): Markup {
     duplicate: memory.duplicateBytes,
     parent,
     zero: memory.zeroBytes,
+    lost: 0,
   };
   const shown = KINDS.filter((kind) => bytes[kind] > 0);
   return html`<div class="legend">${shown.map(
