@@ -81,6 +81,13 @@ export class BackendDriver implements VmDriver {
     return manifest;
   }
 
+  /** It has no memory that could be copied while something runs. */
+  startPrecopy(sink: VmSink, options: MoveOptions = {}): Promise<SnapshotManifest> {
+    return this.save(sink, options);
+  }
+
+  async release(): Promise<void> {}
+
   async prepareLoad(source: VmSource, options: MoveOptions = {}): Promise<void> {
     const { devices } = source.manifest;
     const [device] = devices;

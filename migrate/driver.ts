@@ -39,7 +39,7 @@ export interface MachineOutline {
   readonly memoryMap: readonly SnapshotRegion[];
 }
 
-/** One pass over the memory of a machine that runs. */
+/** One pass over the memory of a machine that runs; passes too short to be seen are in the report of the next one. */
 export interface PassReport {
   /** 0 is the pass over all of it. */
   readonly passNumber: number;
@@ -47,6 +47,10 @@ export interface PassReport {
   /** What the machine has changed meanwhile, and the next pass has to bring. */
   readonly dirtyBytes: number;
   readonly milliseconds: number;
+  /** How fast the machine changes its memory, where that is known. */
+  readonly dirtyBytesPerSecond?: number | undefined;
+  /** How much of its time the machine is held up, to let the copying catch up. */
+  readonly throttlePercent?: number | undefined;
 }
 
 /** One thing that was looked at before anything is touched. */
@@ -80,8 +84,10 @@ export interface PrecopyOptions extends MoveOptions {
   /** The machine is stopped once the rest is expected to take no longer than this. */
   readonly downtimeMaxMs?: number | undefined;
   readonly bandwidthMaxBytes?: number | undefined;
-  /** Slow the machine down until it converges. */
-  readonly throttle?: boolean | undefined;
+  /** Slow the machine down until it converges: true, or "dirty-limit" where KVM can hold up single CPUs by what they write. */
+  readonly throttle?: boolean | "dirty-limit" | undefined;
+  /** It is a copy and no move: the machine goes on as soon as its state was taken, while that is on its way to the sink. */
+  readonly goesOn?: boolean | undefined;
   readonly onPass?: ((report: PassReport) => void) | undefined;
 }
 
@@ -101,6 +107,16 @@ export interface VmDriver extends Disposable {
    * that a save based on that snapshot need not look at the others. Returns why it cannot, where it cannot.
    */
   noteSaved?(root: string): Promise<string | undefined>;
+  /**
+   * As `save`, but the machine runs while its memory is copied in passes, and stands still for the last one only.
+   * @throws NotConvergingError when they lead nowhere; CompatibilityError where this machine cannot be copied so
+   */
+  startPrecopy(sink: VmSink, options?: PrecopyOptions): Promise<SnapshotManifest>;
+  /**
+   * After `save` or `startPrecopy`, when it was loaded elsewhere: the machine gives up running here, for good. Until then
+   * it goes on by itself, whoever dies.
+   */
+  release(): Promise<void>;
   /** Builds the machine from `source` up to the point where only `resume` is missing. */
   prepareLoad(source: VmSource, options?: MoveOptions): Promise<void>;
   /** Lets the machine run (again). After a failed save: as it was before. */

@@ -1,6 +1,6 @@
 import { CompatibilityError } from "../src/errors.ts";
 import { identityOf } from "../src/sys/mod.ts";
-import type { MoveOptions, PreflightCheck, VmDriver } from "./driver.ts";
+import type { PrecopyOptions, PreflightCheck, VmDriver } from "./driver.ts";
 import type { Operation, OperationFacts } from "./operations/mod.ts";
 import type { OwnSnapshots } from "./policy/mod.ts";
 import {
@@ -11,7 +11,9 @@ import {
   SnapshotWriter,
 } from "./snapshot/mod.ts";
 
-export interface SaveOptions extends MoveOptions {
+export interface SaveOptions extends PrecopyOptions {
+  /** "live": the machine runs while its memory is copied, and goes on before the snapshot is whole, unless it is to stop. */
+  readonly mode?: "stopped" | "live" | undefined;
   /**
    * What the machine does once the snapshot is safe: "resume" (default), "stop", or "stay" suspended for as long as the
    * driver lives.
@@ -57,7 +59,12 @@ export async function saveMachine(
   let isDone = false;
   operation?.phase("saving", factsOf(name, runState, pid));
   try {
-    const manifest = await driver.save(writer, options);
+    // What a machine notes as changed has to begin at the moment of the snapshot.
+    const goesOn = (options.after === undefined || options.after === "resume") && !options.track;
+    const manifest =
+      options.mode === "live"
+        ? await driver.startPrecopy(writer, { ...options, goesOn })
+        : await driver.save(writer, options);
     options.signal?.throwIfAborted();
     const summary = writer.finish();
     isDone = true;

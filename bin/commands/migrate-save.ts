@@ -15,6 +15,8 @@ import { absoluteAddress, withOperation } from "../with-operation.ts";
 
 interface SaveOptions {
   readonly stop?: boolean;
+  readonly live?: boolean;
+  readonly throttle?: boolean;
   readonly disks?: string;
   readonly type?: string;
   readonly label?: readonly string[];
@@ -36,11 +38,16 @@ SOURCE is qmp:PATH (a running QEMU, by its monitor), machine:PATH (a native mach
 vhost-user back-end; the connection is a session of its own, and a back-end that serves one front-end only ends with it). The
 disks of a QEMU machine are not in the file: where it has some that it can write, use --stop, or --disks external and copy
 them yourself. FILE may be "-" for stdout. The machine stands still
-while it is saved and then goes on, whatever happens to vhu meanwhile. FILE appears when it is whole and on disk; until then
+while it is saved and then goes on, whatever happens to vhu meanwhile; with --live it runs while its memory is copied, again and again
+where it changes, and stands still for the rest of it only: tens of milliseconds for most. FILE appears when it is whole and on disk; until then
 what was there stays.`,
     examples: [
       ["vhu migrate save machine:/run/web.sock web.vhu", "save a machine, which goes on afterwards"],
       ["vhu migrate save --stop qmp:/run/web.qmp web.vhu", "save a QEMU machine and end it"],
+      [
+        "vhu migrate save --live qmp:/run/web.qmp web.vhu",
+        "its pause is as short as can be; the file is larger",
+      ],
       ["vhu migrate save --stop machine:/run/web.sock web.vhu", "save it and end it"],
       ["vhu migrate save --track machine:/run/web.sock mon.vhu", "the first of a series"],
       ["vhu migrate save --track --base mon.vhu machine:/run/web.sock tue.vhu", "what changed since mon.vhu"],
@@ -52,11 +59,16 @@ what was there stays.`,
       ["vhu migrate save --type fs unix:/run/virtiofsd.sock fs.vhu", "the state of one back-end"],
     ],
     exitStatus: {
-      4: "it cannot be saved: the message names each reason",
+      4: "it cannot be saved: the message names each reason, e.g. that memory changes faster than --live can copy it",
       5: "the machine or a back-end is not there, stalled or died",
     },
   })
     .option("--stop", "end the machine once the snapshot is whole")
+    .option("--live", "copy memory while the machine runs; it stands still for the last of it only")
+    .option(
+      "--throttle",
+      "with --live: slow the machine down where it changes memory faster than that is copied",
+    )
     .option(
       "--disks <how>",
       "external: you copy the disks of a QEMU machine yourself, as they are at the save",
@@ -84,6 +96,7 @@ async function save(
   const source = parseAddressOf(sourceText, "source", ["qmp", "machine", "unix"]);
   const target = parseAddressOf(fileText, "snapshot", ["file", "stdio"]);
   const { output, signal } = context;
+  if (options.throttle && !options.live) throw new UsageError("--throttle goes with --live");
   const labels = parseLabels(options.label ?? []);
   if (target.kind === "stdio") output.reserveStdout();
   const startMs = performance.now();
@@ -103,6 +116,8 @@ async function save(
     saveMachine(driver, target.kind === "file" ? target.path : STDOUT, {
       writer: { name: "vhu", version },
       after: options.stop ? "stop" : "resume",
+      mode: options.live ? "live" : "stopped",
+      throttle: options.throttle,
       labels,
       base,
       track: options.track,

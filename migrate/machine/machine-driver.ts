@@ -135,6 +135,16 @@ export class MachineDriver implements VmDriver {
     await this.#client.request({ command: "keep-prepared" });
   }
 
+  async startPrecopy(): Promise<SnapshotManifest> {
+    throw new CompatibilityError(
+      "a native machine cannot be copied while it runs: save it while it stands still",
+    );
+  }
+
+  async release(): Promise<void> {
+    throw new CompatibilityError("a native machine cannot be given up for another host: stop it");
+  }
+
   async discard(): Promise<void> {
     await this.#client.request({ command: "stop" });
   }

@@ -63,7 +63,9 @@ export class OutgoingStream implements Disposable {
         sinceTurn += count;
         if (sinceTurn < TURN_BYTES) continue;
         sinceTurn = 0;
-        onProgress?.({ phase: "memory", done: collector.doneBytes, total: collector.totalBytes });
+        // Pages that come again were counted before.
+        const done = Math.min(collector.doneBytes, collector.totalBytes);
+        onProgress?.({ phase: "memory", done, total: collector.totalBytes });
         await eventLoopTurn();
         signal?.throwIfAborted();
         continue;

@@ -3,6 +3,7 @@ import type { UnixSocket } from "../../src/sys/mod.ts";
 import type {
   MachineOutline,
   MoveOptions,
+  PrecopyOptions,
   PreflightCheck,
   VmDescription,
   VmDriver,
@@ -15,10 +16,11 @@ import { describeMachine } from "./describe-machine.ts";
 import { freshBlocks } from "./fresh-memory.ts";
 import { IncomingStream } from "./incoming-stream.ts";
 import { machineDisks } from "./machine-disks.ts";
-import { MigrationSettings } from "./migration-settings.ts";
+import { type MigrationOverrides, MigrationSettings, precopySettings } from "./migration-settings.ts";
 import { waitForMigrationEnd } from "./migration-state.ts";
 import { OutgoingStream } from "./outgoing-stream.ts";
 import { PageCollector } from "./page-collector.ts";
+import { PrecopyWatch } from "./precopy-watch.ts";
 import { requireFit, requireSameDisks } from "./qemu-fit.ts";
 import { parseQemuMachine, type QemuMachine } from "./qemu-machine.ts";
 import { qemuPreflight } from "./qemu-preflight.ts";
@@ -28,6 +30,7 @@ import { QmpClient, type QmpConnectOptions } from "./qmp-client.ts";
 import { qmpNothing } from "./qmp-messages.ts";
 import { readRest } from "./read-rest.ts";
 import type { RamBlock } from "./stream-format.ts";
+import type { ParsedStream } from "./stream-parser.ts";
 import { regionsOf } from "./stream-regions.ts";
 import { type RamPiece, rebuildStream } from "./stream-writer.ts";
 
@@ -56,6 +59,7 @@ export class QemuDriver implements VmDriver {
   /** Blocks of a waiting QEMU that are zeros still. */
   #fresh: ReadonlySet<string> = new Set();
   #earlierState: string | undefined;
+  #isReleased = false;
   /** What `prepareLoad` loaded, or tried to. */
   #loaded: { readonly runState: string } | undefined;
 
@@ -87,24 +91,55 @@ export class QemuDriver implements VmDriver {
 
   /** The VM stands still from some point in here until `resume`, or until this process ends. */
   async save(sink: VmSink, options: MoveOptions = {}): Promise<SnapshotManifest> {
+    return this.#copy(sink, options, {}, (outgoing, collector) => outgoing.read(collector, options));
+  }
+
+  /**
+   * QEMU's own pre-copy: the VM runs until QEMU believes that the rest fits into `downtimeMaxMs` (30 unless told), and
+   * then stands still as after `save`; with `goesOn`, only until QEMU has read its own state.
+   */
+  async startPrecopy(sink: VmSink, options: PrecopyOptions = {}): Promise<SnapshotManifest> {
+    return this.#copy(sink, options, precopySettings(options), async (outgoing, collector) => {
+      const watch = new PrecopyWatch(this.#client, options);
+      return watch.beside((signal) => outgoing.read(collector, { ...options, signal }), options.signal);
+    });
+  }
+
+  /** The VM is over here: QEMU hears that its state arrived. It stays paused until `discard`. */
+  async release(): Promise<void> {
+    if (this.#outgoing === undefined)
+      throw new StateError("the VM was not copied: there is nothing to release");
+    this.#outgoing.shut();
+    const status = await waitForMigrationEnd(this.#client, END_TIMEOUT_MS);
+    this.#closeOutgoing();
+    if (status !== "completed")
+      throw new PeerError(`QEMU took the end of the save for "${status}", and goes on`);
+    this.#isReleased = true;
+    await this.#restoreSettings();
+  }
+
+  async #copy(
+    sink: VmSink,
+    options: PrecopyOptions,
+    settings: MigrationOverrides,
+    read: (outgoing: OutgoingStream, collector: PageCollector) => Promise<ParsedStream>,
+  ): Promise<SnapshotManifest> {
     const machine = await describeMachine(this.#client);
     this.#earlierState = machine.runState;
-    this.#settings = await MigrationSettings.apply(this.#client);
+    this.#settings = await MigrationSettings.apply(this.#client, settings);
     this.#outgoing = await OutgoingStream.open(this.#client);
     const collector = new PageCollector(sink);
-    const parsed = await this.#outgoing.read(collector, options);
+    const parsed = await read(this.#outgoing, collector);
+    // As they are now that the VM stands still and has flushed them.
+    const disksNow = await machineDisks(this.#client, machine.backends ?? [], machine.workingFolder);
+    if (options.goesOn) this.#closeOutgoing();
     await collector.finish();
-    const stream = sink.writeQemuStream();
-    for (let at = 0; at < parsed.rest.length; at += REST_PIECE_BYTES) {
-      stream.write(parsed.rest.subarray(at, at + REST_PIECE_BYTES));
-    }
-    stream.finish();
+    writeRest(sink, parsed);
     options.onProgress?.({ phase: "memory", done: collector.totalBytes, total: collector.totalBytes });
     const saved: QemuMachine = {
       ...machine,
       machineType: parsed.machineType,
-      // As they are now that the VM stands still and has flushed them.
-      disks: await machineDisks(this.#client, machine.backends ?? [], machine.workingFolder),
+      disks: disksNow,
       sections: parsed.sections.map(({ name, sizeBytes }) => ({ name, sizeBytes })),
     };
     const manifest = { machine: saved, devices: [], memory: { totalBytes: collector.totalBytes } };
@@ -162,6 +197,7 @@ export class QemuDriver implements VmDriver {
       await this.#restoreSettings();
       return;
     }
+    if (this.#isReleased) throw new StateError("the VM was given up here: it runs elsewhere");
     // Without SHUT, QEMU takes the migration for failed and goes back by itself.
     this.#closeOutgoing();
     if (this.#earlierState === undefined) return;
@@ -184,15 +220,8 @@ export class QemuDriver implements VmDriver {
   }
 
   async discard(): Promise<void> {
-    if (this.#outgoing !== undefined) {
-      this.#outgoing.shut();
-      const status = await waitForMigrationEnd(this.#client, END_TIMEOUT_MS);
-      this.#closeOutgoing();
-      if (status !== "completed")
-        throw new PeerError(`QEMU took the end of the save for "${status}", and goes on`);
-    } else if (this.#loaded === undefined) {
-      return;
-    }
+    if (this.#outgoing !== undefined) await this.release();
+    else if (this.#loaded === undefined && !this.#isReleased) return;
     await this.#client.request("quit", { answer: qmpNothing });
   }
 
@@ -217,6 +246,14 @@ export class QemuDriver implements VmDriver {
     await this.#settings?.restore();
     this.#settings = undefined;
   }
+}
+
+function writeRest(sink: VmSink, { rest }: ParsedStream): void {
+  const stream = sink.writeQemuStream();
+  for (let at = 0; at < rest.length; at += REST_PIECE_BYTES) {
+    stream.write(rest.subarray(at, at + REST_PIECE_BYTES));
+  }
+  stream.finish();
 }
 
 /** Memory that came before the rest is in a memfd, what did not is in the snapshot. */

@@ -13,6 +13,22 @@ export const qmpMigration = z.looseObject({
   "blocked-reasons": z.array(z.string()).optional(),
 });
 
+/** A migration of a VM that runs. */
+export const qmpPrecopy = z.looseObject({
+  status: z.string().optional(),
+  "cpu-throttle-percentage": z.number().optional(),
+  ram: z
+    .looseObject({
+      transferred: size,
+      remaining: size,
+      "page-size": size,
+      "dirty-sync-count": size,
+      "dirty-pages-rate": size,
+    })
+    .optional(),
+});
+export type QmpPrecopy = z.infer<typeof qmpPrecopy>;
+
 export const qmpCapabilities = z.array(z.looseObject({ capability: z.string(), state: z.boolean() }));
 export const qmpParameters = z.record(z.string(), z.unknown());
 
