@@ -65,7 +65,7 @@ export const catalogue: readonly CatalogueEntry[] = [
   },
   {
     words: "snapshot inspect",
-    summary: "show what is in a snapshot",
+    summary: "show what is in a snapshot, and whether it can be loaded here",
     load: async () => (await import("./commands/snapshot-inspect.ts")).registerSnapshotInspect,
   },
   {
@@ -95,7 +95,8 @@ export const catalogue: readonly CatalogueEntry[] = [
   },
   {
     words: "snapshot convert",
-    summary: "write a snapshot anew: newest version, full, encrypted; from and to QEMU's and libvirt's files",
+    summary:
+      "write a snapshot anew: in the newest version, full, encrypted or not; from QEMU's and libvirt's files, and to them",
     load: async () => (await import("./commands/snapshot-convert.ts")).registerSnapshotConvert,
   },
   {
