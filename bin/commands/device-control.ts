@@ -1,13 +1,13 @@
 import type { Command } from "commander";
 import { action, addCommand } from "../command.ts";
-import type { DeviceControlRequest, DeviceStatus } from "../device/device-control-protocol.ts";
+import type { DeviceStatus, DeviceStatusRequest } from "../device/device-control-protocol.ts";
 import { formatBytes } from "../output/format.ts";
 
 interface Verb {
   readonly verb: string;
   readonly description: string;
   readonly example: string;
-  readonly request: Exclude<DeviceControlRequest, { command: "image" }>;
+  readonly request: DeviceStatusRequest;
 }
 
 const EXIT_STATUS = {

@@ -1,5 +1,6 @@
 import type { Command } from "commander";
 import { action, addCommand, type CommandContext } from "../command.ts";
+import type { ImageCopy } from "../device/copy-image.ts";
 import { formatBytes, formatDuration } from "../output/format.ts";
 
 export function registerDeviceCopy(parent: Command): void {
@@ -7,10 +8,10 @@ export function registerDeviceCopy(parent: Command): void {
     usage: "copy <device> <target>",
     description: `copy a running disk's image as it is at one point in time
 
-Suspends the device, unless it is suspended already, copies the image and lets it go on: every write that the guest saw
-completed before is in the copy, whole, and none that came after. Where the file system can share data (btrfs, xfs) this
-takes an instant; elsewhere the guest's disk stands still for as long as the copy takes. What a guest had yet to write
-back is not on its disk: freeze its file systems first (fsfreeze) where that matters.
+Every write that the guest saw completed before that point is in the copy, whole, and none that came after. Where the file
+system can share data (btrfs, xfs) this takes an instant; elsewhere the image is copied while the guest uses it, then what
+was written meanwhile, until little is left: for that the device is suspended, unless it is already. What a guest had yet to
+write back is not on its disk: freeze its file systems first (fsfreeze) where that matters.
 
 The target has mode 0600 and appears under its name when it is whole; what had the name is replaced. When the copy fails, is
 interrupted or killed, the device goes on.`,
@@ -28,7 +29,7 @@ interrupted or killed, the device goes on.`,
 
 async function copy({ output, signal }: CommandContext, address: string, target: string): Promise<undefined> {
   const { DeviceControlClient } = await import("../device/device-control-client.ts");
-  const { checkTarget, copyImage } = await import("../device/copy-image.ts");
+  const { checkTarget, ImageCopier } = await import("../device/copy-image.ts");
   const { TargetFile } = await import("../device/target-file.ts");
   const { syncFile } = await import("../../src/sys/mod.ts");
   using client = DeviceControlClient.connect(address, signal);
@@ -37,20 +38,18 @@ async function copy({ output, signal }: CommandContext, address: string, target:
   using image = await client.image();
   // What is not on disk yet would be written while the guest waits: data can be shared only once they are there.
   syncFile(image);
-  const startMs = performance.now();
-  await client.status({ command: "suspend", hold: "connection" });
-  let method: "reflink" | "copy";
+  let copied: ImageCopy;
   {
     using progress = output.progress("copying");
     const onProgress = (doneBytes: number) => progress.update({ doneBytes, totalBytes: sizeBytes });
-    method = await copyImage(image, sizeBytes, file.fd, { signal, onProgress });
+    copied = await new ImageCopier(client, image, file.fd, sizeBytes, { signal, onProgress }).run();
   }
   // The guest goes on before the copy is made durable, which can take longer than all the rest.
-  client[Symbol.dispose]();
-  const suspendedMs = performance.now() - startMs;
   file.publish();
-  output.summary({ target, sizeBytes, method, suspendedMs: Math.round(suspendedMs) }, () => [
-    `${target}: ${formatBytes(sizeBytes)}, ${method === "reflink" ? "sharing its data with the image" : "copied"}; the disk stood still for ${formatDuration(suspendedMs)}`,
+  const { method, passes, suspendedMs } = copied;
+  const how = method === "reflink" ? "sharing its data with the image" : `copied in ${passes + 1} passes`;
+  output.summary({ target, sizeBytes, method, passes, suspendedMs }, () => [
+    `${target}: ${formatBytes(sizeBytes)}, ${how}; the disk stood still for ${formatDuration(suspendedMs)}`,
   ]);
   return undefined;
 }

@@ -1,13 +1,22 @@
+import type { z } from "zod";
 import { ControlConnection } from "../../migrate/mod.ts";
 import { PeerError, VhuError } from "../../src/errors.ts";
 import { connectUnix, disposeAll, type Fd } from "../../src/sys/mod.ts";
 import { parseAddressOf } from "../address.ts";
 import {
+  changesAnswer,
   type DeviceControlRequest,
   type DeviceStatus,
+  type DeviceStatusRequest,
   deviceControlAnswer,
   deviceStatus,
+  trackingAnswer,
 } from "./device-control-protocol.ts";
+
+export interface ChangedRange {
+  readonly offset: number;
+  readonly sizeBytes: number;
+}
 
 /** Longer than a device's rings may take to drain (DEFAULT_DRAIN_TIMEOUT_MS). */
 const TIMEOUT_MS = 60_000;
@@ -35,12 +44,18 @@ export class DeviceControlClient implements Disposable {
   }
 
   /** @throws PeerError, or what the device reports */
-  async status(request: Exclude<DeviceControlRequest, { command: "image" }>): Promise<DeviceStatus> {
-    const { result, fds } = await this.#request(request);
-    disposeAll(fds);
-    const status = deviceStatus.safeParse(result);
-    if (!status.success) throw new PeerError("the device's answer is not one of vhu's control protocol");
-    return status.data;
+  async status(request: DeviceStatusRequest): Promise<DeviceStatus> {
+    return await this.#ask(request, deviceStatus);
+  }
+
+  /** From now on `changes` tells what is written. False where somebody else is told. */
+  async track(): Promise<boolean> {
+    return (await this.#ask({ command: "track" }, trackingAnswer)).tracks;
+  }
+
+  /** What was written since the last time; undefined where all may have been. */
+  async changes(): Promise<readonly ChangedRange[] | undefined> {
+    return (await this.#ask({ command: "changes" }, changesAnswer)).ranges;
   }
 
   /** The device's image, for reading. The caller's to close. */
@@ -55,6 +70,14 @@ export class DeviceControlClient implements Disposable {
   /** Ends the connection, and with it its hold. */
   [Symbol.dispose](): void {
     this.connection[Symbol.dispose]();
+  }
+
+  async #ask<T>(request: DeviceControlRequest, answer: z.ZodType<T>): Promise<T> {
+    const { result, fds } = await this.#request(request);
+    disposeAll(fds);
+    const parsed = answer.safeParse(result);
+    if (!parsed.success) throw new PeerError("the device's answer is not one of vhu's control protocol");
+    return parsed.data;
   }
 
   async #request(request: DeviceControlRequest): Promise<{ result: unknown; fds: Fd[] }> {

@@ -9,10 +9,19 @@ export const deviceControlRequest = z.discriminatedUnion("command", [
   z.strictObject({ command: z.literal("resume") }),
   /** The image has another size: the driver is told. */
   z.strictObject({ command: z.literal("resize") }),
+  /** From now on it is known what of the image is written, for this connection alone and until it ends. */
+  z.strictObject({ command: z.literal("track") }),
+  /** What was written since the last time; while the device is suspended, that is all. */
+  z.strictObject({ command: z.literal("changes") }),
   /** Fd of the answer: the image, for reading. It stands still only while the device is suspended. */
   z.strictObject({ command: z.literal("image") }),
 ]);
 export type DeviceControlRequest = z.infer<typeof deviceControlRequest>;
+/** Those that are answered with a status. */
+export type DeviceStatusRequest = Exclude<
+  DeviceControlRequest,
+  { command: "image" } | { command: "track" } | { command: "changes" }
+>;
 
 export const deviceStatus = z.object({
   type: z.string(),
@@ -24,6 +33,16 @@ export const deviceStatus = z.object({
   image: z.object({ path: z.string(), capacityBytes: z.number(), readOnly: z.boolean() }).optional(),
 });
 export type DeviceStatus = z.infer<typeof deviceStatus>;
+
+export const trackingAnswer = z.object({
+  /** False where another connection has it. */
+  tracks: z.boolean(),
+});
+
+export const changesAnswer = z.object({
+  /** Bytes; undefined where that is not known, and all may have changed. */
+  ranges: z.array(z.object({ offset: z.number(), sizeBytes: z.number() })).optional(),
+});
 
 /** Every answer: a result, or what went wrong with the exit status that it stands for. */
 export const deviceControlAnswer = z.union([

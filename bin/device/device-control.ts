@@ -1,7 +1,7 @@
 import { BlkDevice } from "../../devices/blk/mod.ts";
 import { ControlConnection } from "../../migrate/mod.ts";
 import type { VhostUserDevice } from "../../src/backend/mod.ts";
-import { CompatibilityError, UsageError, VhuError } from "../../src/errors.ts";
+import { CompatibilityError, StateError, UsageError, VhuError } from "../../src/errors.ts";
 import type { Logger } from "../../src/logger.ts";
 import { disposeAll, type EventLoop, type Fd, O, openFile, POLL, UnixListener } from "../../src/sys/mod.ts";
 import {
@@ -33,6 +33,8 @@ export class DeviceControl implements Disposable {
   readonly #connections = new Set<ControlConnection>();
   readonly #holders = new Set<ControlConnection>();
   #untilResumed = false;
+  /** Who is told of what is written. */
+  #tracker: ControlConnection | undefined;
 
   /** @throws UsageError when the path is taken */
   constructor(
@@ -109,6 +111,11 @@ export class DeviceControl implements Disposable {
       case "resize":
         this.#disk().refreshCapacity();
         return { result: this.#status() };
+      case "track":
+        return { result: { tracks: this.#track(connection) } };
+      case "changes":
+        if (this.#tracker !== connection) throw new StateError("this connection tracks no changes");
+        return { result: { ranges: this.#disk().changes.take() } };
       case "image":
         return this.#image();
     }
@@ -139,6 +146,15 @@ export class DeviceControl implements Disposable {
     throw new CompatibilityError(`a ${device.deviceType} device has no image`);
   }
 
+  #track(connection: ControlConnection): boolean {
+    const { changes } = this.#disk();
+    if (this.#tracker !== undefined && this.#tracker !== connection) return false;
+    this.#tracker = connection;
+    changes.start();
+    this.controlled.logger.info("what is written is tracked for a copy");
+    return true;
+  }
+
   #suspend(): void {
     this.controlled.service.pauseAll();
     this.controlled.logger.info("suspended by the control socket");
@@ -159,6 +175,11 @@ export class DeviceControl implements Disposable {
   }
 
   #close(connection: ControlConnection): void {
+    if (this.#tracker === connection) {
+      this.#tracker = undefined;
+      this.#disk().changes.stop();
+      this.controlled.logger.info("nothing is tracked any more");
+    }
     this.controlled.loop.unwatch(connection.socket.fd);
     connection[Symbol.dispose]();
     this.#connections.delete(connection);

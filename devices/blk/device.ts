@@ -12,6 +12,7 @@ import type { StateHeader, StateSection } from "../../src/state/mod.ts";
 import { errnoName, ioUringObstacle, syncData } from "../../src/sys/mod.ts";
 import { protocolFeature } from "../../src/wire/mod.ts";
 import { ObjectState } from "../state/mod.ts";
+import { ChangeMap } from "./change-map.ts";
 import { blkFeature, encodeBlkConfig, WRITEBACK_OFFSET } from "./config.ts";
 import type { DiskImage } from "./disk-image.ts";
 import { FailureLog } from "./failure-log.ts";
@@ -54,6 +55,8 @@ export class BlkDevice implements VhostUserDevice, Disposable {
   readonly ringProgram = new URL("./ring-program.ts", import.meta.url);
   /** How its queues read and write in ring Workers. */
   readonly io: BlkDataPath;
+  /** What is written, for a copy that is made meanwhile. */
+  readonly changes: ChangeMap;
   readonly #settings = new SharedSettings();
   readonly #lock: ImageLock | undefined;
   readonly #requests: RequestProcessor;
@@ -82,8 +85,12 @@ export class BlkDevice implements VhostUserDevice, Disposable {
       blkFeature;
     const ofAccess = image.readOnly ? RO : DISCARD | WRITE_ZEROES;
     this.features = SIZE_MAX | SEG_MAX | BLK_SIZE | FLUSH | TOPOLOGY | CONFIG_WCE | MQ | ofAccess;
+    this.changes = new ChangeMap(image.capacityBytes);
     const log = new FailureLog(image.path, logger);
-    this.#requests = new RequestProcessor(image, new RequestReader(image.readOnly, this.#settings, log));
+    this.#requests = new RequestProcessor(
+      image,
+      new RequestReader(image.readOnly, this.#settings, log, this.changes),
+    );
     this.#settings.capacityBytes = image.capacityBytes;
     this.#share();
     this.#state = this.#makeState();
@@ -129,7 +136,14 @@ export class BlkDevice implements VhostUserDevice, Disposable {
     this.#lock?.take();
     const { buffered, direct, path, readOnly } = this.image;
     const files = { buffered: buffered.number, direct: direct?.number };
-    return { files, path, readOnly, io: this.io, settings: this.#settings.buffer };
+    return {
+      files,
+      path,
+      readOnly,
+      io: this.io,
+      settings: this.#settings.buffer,
+      changes: { capacityBytes: this.changes.capacityBytes, buffer: this.changes.buffer },
+    };
   }
 
   stopQueue(_index: number): void {}

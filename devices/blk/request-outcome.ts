@@ -1,6 +1,6 @@
 import { errnoName } from "../../src/sys/mod.ts";
-import type { FailureLog } from "./failure-log.ts";
 import { ACTION, type Action, type BlkRequest, STATUS } from "./request.ts";
+import type { RequestReader } from "./request-reader.ts";
 
 const NAMES: Readonly<Record<Action, string>> = {
   [ACTION.answer]: "answer",
@@ -12,8 +12,9 @@ const NAMES: Readonly<Record<Action, string>> = {
 };
 
 /** Puts into a request what became of it: `error` is 0 or the negative errno, `doneBytes` what was moved before. */
-export function settle(request: BlkRequest, error: number, log: FailureLog): void {
+export function settle(request: BlkRequest, error: number, { log, changes }: RequestReader): void {
   const { action, offset, sizeBytes, doneBytes } = request;
+  if (action !== ACTION.read && action !== ACTION.flush) changes.mark(offset, sizeBytes);
   if (error < 0) {
     // Some of it may have arrived before the error, which a migration's dirty log has to know.
     if (action === ACTION.read) request.chain.markWritten(sizeBytes);

@@ -45,7 +45,7 @@ export class RequestProcessor {
   execute(request: BlkRequest): void {
     let error = this.#act(request);
     if (error === 0 && this.mustBeDurable(request)) error = syncData(this.files.buffered);
-    settle(request, error, this.reader.log);
+    settle(request, error, this.reader);
   }
 
   /** Serves a read whose data is all in the page cache. False, and nothing done, where it is not. */
@@ -55,7 +55,7 @@ export class RequestProcessor {
     if (vector.totalBytes < request.sizeBytes) return false;
     if (readCachedAt(this.files.buffered, vector, request.offset) !== request.sizeBytes) return false;
     request.doneBytes = request.sizeBytes;
-    settle(request, 0, this.reader.log);
+    settle(request, 0, this.reader);
     return true;
   }
 

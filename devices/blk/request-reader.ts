@@ -1,4 +1,5 @@
 import { NativeBuffer } from "../../src/sys/mod.ts";
+import type { ChangeMap } from "./change-map.ts";
 import { MAX_DISCARD_SECTORS, MAX_WRITE_ZEROES_SECTORS, SECTOR_BYTES } from "./config.ts";
 import type { FailureLog } from "./failure-log.ts";
 import { ACTION, type BlkRequest, HEADER_BYTES, STATUS } from "./request.ts";
@@ -19,6 +20,7 @@ export class RequestReader {
     readonly readOnly: boolean,
     readonly settings: SharedSettings,
     readonly log: FailureLog,
+    readonly changes: ChangeMap,
   ) {}
 
   /** Fills `request` from its chain. */

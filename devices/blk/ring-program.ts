@@ -1,5 +1,6 @@
 import type { DeviceQueue, RingRunner } from "../../src/backend/mod.ts";
 import type { Logger } from "../../src/logger.ts";
+import { ChangeMap } from "./change-map.ts";
 import { FailureLog } from "./failure-log.ts";
 import { borrowFiles, type ImageFileNumbers } from "./image-files.ts";
 import { InlineRunner } from "./inline-runner.ts";
@@ -23,13 +24,19 @@ export interface BlkRunnerParameters {
   readonly readOnly: boolean;
   readonly io: BlkDataPath;
   readonly settings: SharedArrayBuffer;
+  readonly changes: { readonly capacityBytes: number; readonly buffer: SharedArrayBuffer };
 }
 
 /** Serves one queue of a disk in a ring Worker. @throws SyscallError where there is to be io_uring and is none */
 export function createRunner(queue: DeviceQueue, parameters: unknown, logger: Logger): RingRunner {
-  const { files, path, readOnly, io, settings } = parameters as BlkRunnerParameters;
+  const { files, path, readOnly, io, settings, changes } = parameters as BlkRunnerParameters;
   const log = new FailureLog(path, logger);
-  const reader = new RequestReader(readOnly, new SharedSettings(settings), log);
+  const reader = new RequestReader(
+    readOnly,
+    new SharedSettings(settings),
+    log,
+    new ChangeMap(changes.capacityBytes, changes.buffer),
+  );
   const borrowed = borrowFiles(files);
   const processor = new RequestProcessor(borrowed, reader);
   return io === "sync"

@@ -203,7 +203,7 @@ export class UringRunner implements RingRunner {
       this.#ring.syncData(place, FILE.buffered);
       return true;
     }
-    settle(slot, Math.min(result, 0), this.processor.reader.log);
+    settle(slot, Math.min(result, 0), this.processor.reader);
     return false;
   }
 

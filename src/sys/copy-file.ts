@@ -1,7 +1,7 @@
 import { SyscallError } from "../errors.ts";
 import { errnoName, lastErrno, syscallError } from "./errno.ts";
 import type { Fd } from "./fd.ts";
-import { readAt, writeAt } from "./file.ts";
+import { punchHole, readAt, writeAt } from "./file.ts";
 import { IoVector } from "./io-vector.ts";
 import { libc } from "./libc.ts";
 import { NativeBuffer } from "./native-buffer.ts";
@@ -27,10 +27,12 @@ const offsets = new NativeBuffer(16);
 const zeros = Buffer.alloc(PIECE_BYTES);
 
 /**
- * Copies a range to the same place of the target, in the kernel where it can (copy_file_range), else by hand, where zeros
- * become holes of a new target. @throws SyscallError
+ * Copies a range to the same place of the target, in the kernel where it can (copy_file_range), else by hand. What is there in
+ * the target already is replaced. @throws SyscallError
  */
 export function copyRange(source: Fd, target: Fd, offset: number, sizeBytes: number): void {
+  // Zeros become holes. Where that cannot be (EOPNOTSUPP), zeros are written over what is there.
+  const isEmpty = punchHole(target, offset, sizeBytes) === 0;
   let done = 0;
   while (done < sizeBytes) {
     offsets.setPointer(0, offset + done);
@@ -40,14 +42,14 @@ export function copyRange(source: Fd, target: Fd, offset: number, sizeBytes: num
     if (copied < 0 && FATAL.includes(errnoName(lastErrno())))
       throw syscallError("copy_file_range", target.label);
     if (copied <= 0) {
-      copyByHand(source, target, offset + done, sizeBytes - done);
+      copyByHand(source, target, offset + done, sizeBytes - done, isEmpty);
       return;
     }
     done += copied;
   }
 }
 
-function copyByHand(source: Fd, target: Fd, offset: number, sizeBytes: number): void {
+function copyByHand(source: Fd, target: Fd, offset: number, sizeBytes: number, isEmpty: boolean): void {
   const buffer = new NativeBuffer(Math.min(PIECE_BYTES, sizeBytes));
   const vector = new IoVector(1);
   const transfer = (call: typeof readAt, name: string, fd: Fd, at: number, count: number) => {
@@ -62,7 +64,7 @@ function copyByHand(source: Fd, target: Fd, offset: number, sizeBytes: number): 
     const count = transfer(readAt, "pread", source, offset + done, Math.min(PIECE_BYTES, sizeBytes - done));
     // The source ends here; the target's length is the caller's.
     if (count === 0) return;
-    const isZero = Buffer.compare(buffer.bytes.subarray(0, count), zeros.subarray(0, count)) === 0;
+    const isZero = isEmpty && Buffer.compare(buffer.bytes.subarray(0, count), zeros.subarray(0, count)) === 0;
     if (!isZero) transfer(writeAt, "pwrite", target, offset + done, count);
     done += count;
   }

@@ -159,6 +159,8 @@ test("the image is given for reading only, and what is no request is refused", a
   expect(readFileSync(fds[0]!.number).length).toBe(1 << 20);
   expect(() => writeFileSync(fds[0]!.number, "x")).toThrow("EBADF");
   disposeAll(fds);
+  const untracked = await request({ command: "changes" });
+  expect(untracked.body).toMatchObject({ ok: false, error: { exitStatus: 1 } });
   const unknown = await request({ command: "format-disk" });
   expect(unknown.body).toMatchObject({ ok: false, error: { exitStatus: 2 } });
 });
@@ -251,9 +253,9 @@ describe("vhu device copy", () => {
     closeSync(file);
     await using disk = await startDisk();
     await using copy = startVhu(["device", "copy", device, join(dir, "copy"), "--json"]);
-    await disk.waitForStderr(/suspended by/, TIMEOUT_MS);
+    await disk.waitForStderr(/is tracked for a copy/, TIMEOUT_MS);
     expect(await copy.end("SIGINT")).toBe(130);
-    await disk.waitForStderr(/resumed/, TIMEOUT_MS);
+    await disk.waitForStderr(/nothing is tracked/, TIMEOUT_MS);
     expect(readdirSync(dir).sort()).toEqual(["c", "disk.raw", "s"]);
   });
 });

@@ -124,9 +124,9 @@ test(
     ]);
     await vhu.waitForStderr(/ready at/, TIMEOUT_MS);
     await using copy = startVhu(["device", "copy", `device:${join(dir, "c")}`, join(dir, "copy")]);
-    await vhu.waitForStderr(/suspended by/, TIMEOUT_MS);
+    await vhu.waitForStderr(/is tracked for a copy/, TIMEOUT_MS);
     await copy.end("SIGKILL");
-    await vhu.waitForStderr(/resumed/, TIMEOUT_MS);
+    await vhu.waitForStderr(/nothing is tracked/, TIMEOUT_MS);
     using memory = new DriverMemory(MEMORY_BYTES);
     using driver = new Driver(connectUnix(join(dir, "s")), memory, { type: deviceTypes.blk, queueCount: 1 });
     driver.start();
@@ -135,6 +135,53 @@ test(
     readSync(file, bytes, 0, 4, 0);
     closeSync(file);
     expect(bytes[0]).toBe(7);
+  },
+  TIMEOUT_MS,
+);
+
+test(
+  "the guest's disk serves on while it is copied; zeros and discards of that time are in the copy, too",
+  async () => {
+    await Bun.spawn([
+      "dd",
+      "if=/dev/urandom",
+      `of=${image}`,
+      "bs=1M",
+      "count=32",
+      "conv=notrunc",
+      "status=none",
+    ]).exited;
+    await using vhu = startVhu([
+      ...["device", "run", "blk", "--image", image, "--socket", join(dir, "s"), "--control", join(dir, "c")],
+    ]);
+    await vhu.waitForStderr(/ready at/, TIMEOUT_MS);
+    using memory = new DriverMemory(MEMORY_BYTES);
+    using driver = new Driver(connectUnix(join(dir, "s")), memory, { type: deviceTypes.blk, queueCount: 1 });
+    driver.start();
+    const disk = new BlkDriver(driver, BLOCK_BYTES);
+    await using copy = startVhu(["device", "copy", `device:${join(dir, "c")}`, join(dir, "copy"), "--json"]);
+    await vhu.waitForStderr(/is tracked for a copy/, TIMEOUT_MS);
+    // Wherever the copy is, it makes no step, and the disk serves.
+    copy.process.kill("SIGSTOP");
+    expect(vhu.stderr()).not.toContain("suspended by");
+    for (const [block, content] of [
+      [0, contentOf(1)],
+      [1, new Uint8Array(BLOCK_BYTES)],
+      [BLOCKS - 1, contentOf(2)],
+    ] as const)
+      disk.write(0, block * BLOCK_BYTES, content);
+    copy.process.kill("SIGCONT");
+    expect(await copy.process.exited).toBe(0);
+    const { method, passes } = JSON.parse(copy.stdout().trim().split("\n").at(-1)!);
+    if (method === "copy") expect(passes).toBeGreaterThanOrEqual(1);
+    expect(Buffer.compare(readFileSync(join(dir, "copy")), readFileSync(image))).toBe(0);
+    expect(vhu.stderr()).toMatch(/suspended by[\s\S]*resumed/);
+    // Two copies at a time: the second one finds the changes taken, and copies the disk while it stands still.
+    const both = [startCopy(join(dir, "x"), 0), startCopy(join(dir, "y"), 0)];
+    for (const { path, process } of both) {
+      expect(await process.exited).toBe(0);
+      expect(Buffer.compare(readFileSync(path), readFileSync(image))).toBe(0);
+    }
   },
   TIMEOUT_MS,
 );

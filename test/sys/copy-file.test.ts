@@ -41,6 +41,12 @@ test.each(["in the kernel", "by hand"])("a range is copied to the same place, %s
     const expected = Buffer.alloc(8 * MiB);
     expected.fill(1, 0, 4096).fill(2, 3 * MiB - 7, 4 * MiB + 2);
     expect(Buffer.compare(readFileSync(join(dir, "target")), expected)).toBe(0);
+    // Again, over what is there: zeros, too.
+    write(source, 0, 0, 4096);
+    write(source, MiB, 9, 5);
+    for (const offset of [0, MiB]) copyRange(source, target, offset, 65_536);
+    expected.fill(0, 0, 4096).fill(9, MiB, MiB + 5);
+    expect(Buffer.compare(readFileSync(join(dir, "target")), expected)).toBe(0);
     if (how === "by hand") expect(fstatSync(target.number).blocks * 512).toBeLessThan(5 * MiB);
   } finally {
     rmSync(dir, { recursive: true, force: true });

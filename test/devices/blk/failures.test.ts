@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { ChangeMap } from "../../../devices/blk/change-map.ts";
 import { BlkDevice, DiskImage } from "../../../devices/blk/mod.ts";
 import { createRunner } from "../../../devices/blk/ring-program.ts";
 import { SharedSettings } from "../../../devices/blk/shared-settings.ts";
@@ -95,6 +96,7 @@ describe.each(WAYS)("by %s", (way) => {
           readOnly: false,
           io: way,
           settings: settings.buffer,
+          changes: { capacityBytes: MiB, buffer: new ChangeMap(MiB).buffer },
         },
         logger,
       ),

@@ -156,6 +156,24 @@ describe.each(WAYS)("by %s", (way) => {
     }
   });
 
+  test("while changes are tracked, all that was written is known", () => {
+    writeFileSync(path, pattern(4 * MiB, 1));
+    using disk = setUp();
+    const { changes } = disk.device;
+    changes.start();
+    const kinds = [
+      [header(OUT, 2048), pattern(4096, 9)],
+      [header(DISCARD), segment(4096, 8)],
+      [header(WRITE_ZEROES), segment(6144, 8)],
+    ] as const;
+    expect(disk.request([out(header(IN)), room(4096), room(1)]).status).toBe(OK);
+    for (const [head, data] of kinds) {
+      expect(disk.request([out(head), out(data), room(1)]).status).toBe(OK);
+    }
+    const part = 64 << 10;
+    expect(changes.take()).toEqual([MiB, 2 * MiB, 3 * MiB].map((offset) => ({ offset, sizeBytes: part })));
+  });
+
   test("a disk that grew is used to its new end, and the driver can see it", () => {
     writeFileSync(path, pattern(MiB, 5));
     using disk = setUp();
