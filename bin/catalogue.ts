@@ -146,7 +146,7 @@ export const catalogue: readonly CatalogueEntry[] = [
   },
   {
     words: "migrate check",
-    summary: "look whether a machine can be saved, and say what is in the way",
+    summary: "look whether a machine can be saved or sent, and say what is in the way",
     load: async () => (await import("./commands/migrate-check.ts")).registerMigrateCheck,
   },
   {
@@ -178,5 +178,15 @@ export const catalogue: readonly CatalogueEntry[] = [
     words: "migrate recover",
     summary: "clear up after an operation that was interrupted",
     load: async () => (await import("./commands/migrate-recover.ts")).registerMigrateRecover,
+  },
+  {
+    words: "migrate send",
+    summary: "move a running machine to another host",
+    load: async () => (await import("./commands/migrate-send.ts")).registerMigrateSend,
+  },
+  {
+    words: "migrate receive",
+    summary: "take machines that other hosts send",
+    load: async () => (await import("./commands/migrate-receive.ts")).registerMigrateReceive,
   },
 ];

@@ -69,6 +69,8 @@ export interface VmDescription {
   /** The machine's process, where it is known. */
   readonly pid?: number | undefined;
   readonly devices: readonly { readonly name: string; readonly type: string }[];
+  /** What it is built from, as a manifest has it; undefined where it is no whole machine. */
+  readonly machine?: Readonly<Record<string, unknown>> | undefined;
 }
 
 export interface MoveOptions {

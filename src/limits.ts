@@ -150,3 +150,26 @@ export const MAX_SNAPSHOT_PAGE_TABLE_BYTES = 64 * MiB;
 export const MAX_OPERATION_LOG_BYTES = 4 * MiB;
 /** Operations that have ended and are still listed; the oldest go first. */
 export const MAX_ENDED_OPERATIONS = 100;
+
+/** Connections to `vhu migrate receive` that have not said yet who they are; more are closed at once. */
+export const MAX_LIVE_STRANGERS = 16;
+/** What a connection may send before it has said who it is, and for how long it may take. */
+export const MAX_LIVE_STRANGER_BYTES = 64 * KiB;
+export const LIVE_GREETING_TIMEOUT_MS = 10_000;
+/** One frame of a live migration: a window of memory that does not compress, or a message; more needs no frame. */
+export const MAX_LIVE_FRAME_BYTES = 1 * MiB + 64 * KiB;
+/** Data streams of one migration, with a connection each: beyond eight, only the processors are the limit. */
+export const MAX_LIVE_STREAMS = 8;
+/** Bytes of a stream that were sent and not yet acknowledged: 125 MB/s at 100 ms, which a broken connection sends again. */
+export const MAX_LIVE_WINDOW_BYTES = 16 * MiB;
+/** Migrations that one receiver takes at a time. */
+export const MAX_LIVE_SESSIONS = 16;
+/** A connection that was silent for so long is broken; both sides say something every second. */
+export const LIVE_SILENCE_TIMEOUT_MS = 10_000;
+/** A pairing token: how often a wrong one may be tried, and for how long it is good. */
+export const MAX_TOKEN_TRIES = 5;
+export const TOKEN_LIFETIME_MS = 10 * 60_000;
+/** How long a receiver keeps a migration whose connections broke, at most. */
+export const MAX_LIVE_RETRY_MS = 10 * 60_000;
+/** Pages that were sent once and changed again: what a sender keeps of them, to send only what differs. */
+export const MAX_LIVE_DELTA_BYTES = 256 * MiB;

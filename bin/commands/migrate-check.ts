@@ -1,12 +1,16 @@
 import type { Command } from "commander";
+import { checkSend } from "../../migrate/live/mod.ts";
+import { version } from "../../package.json" with { type: "json" };
 import { parseAddressOf } from "../address.ts";
 import { action, addCommand, type CommandContext } from "../command.ts";
 import { areDisksCared } from "../disk-option.ts";
+import { addSenderSecurity, type SenderSecurityOptions, senderSecurity } from "../live-options.ts";
 import { openDriver } from "../open-driver.ts";
+import { formatBytes, formatDuration } from "../output/format.ts";
 import { printable } from "../output/printable.ts";
 import { formatTable } from "../output/table.ts";
 
-interface CheckOptions {
+interface CheckOptions extends SenderSecurityOptions {
   readonly stop?: boolean;
   readonly disks?: string;
   readonly type?: string;
@@ -15,22 +19,34 @@ interface CheckOptions {
 const EXIT_FAILED = 4;
 
 export function registerMigrateCheck(parent: Command): void {
-  addCommand(parent, {
-    usage: "check <source>",
-    description: `look whether a machine can be saved, and say what is in the way
+  const command = addCommand(parent, {
+    usage: "check <source> [target]",
+    description: `look whether a machine can be saved or sent, and say what is in the way
 
 SOURCE is qmp:PATH (a running QEMU), machine:PATH (a native machine) or unix:PATH (a vhost-user back-end). Nothing is touched.
+With TARGET, tcp:HOST:PORT where vhu migrate receive listens, both sides are looked at, and how fast the way between them is.
 Each line is one thing that was looked at: passed or FAILED, with what was found or what to do.`,
     examples: [
       ["vhu migrate check qmp:/run/web.qmp", "can this VM be saved while it goes on?"],
+      ["vhu migrate check --token ABC… qmp:/run/web.qmp tcp:hostb:4950", "can it be sent there?"],
       ["vhu migrate check --stop qmp:/run/web.qmp", "and if it ends with the save?"],
     ],
-    exitStatus: { 4: "it cannot be saved", 5: "nobody is there, or another client holds the monitor" },
-  })
+    exitStatus: {
+      4: "it cannot be saved or sent",
+      5: "nobody is there, or another client holds the monitor",
+    },
+  });
+  addSenderSecurity(command)
     .option("--stop", "look at a save after which the machine ends")
     .option("--disks <how>", "external: you copy the disks of a QEMU machine yourself")
     .option("--type <type>", "what kind of device a unix: back-end is")
-    .action(action((context, source: string, options: CheckOptions) => check(context, source, options)));
+    .action(
+      action((context, source: string, target: string | undefined, options: CheckOptions) =>
+        target === undefined
+          ? check(context, source, options)
+          : checkTarget(context, source, target, options),
+      ),
+    );
 }
 
 async function check(
@@ -49,6 +65,43 @@ async function check(
     const rows = checks.map((each) => [each.ok ? "passed" : "FAILED", each.name, printable(each.detail)]);
     output.lines(formatTable(rows));
     output.line(ok ? `${printable(name)} can be saved` : `${printable(name)} cannot be saved`);
+  }
+  return ok ? 0 : EXIT_FAILED;
+}
+
+async function checkTarget(
+  { output, signal }: CommandContext,
+  sourceText: string,
+  targetText: string,
+  options: CheckOptions,
+): Promise<number> {
+  const source = parseAddressOf(sourceText, "source", ["qmp", "machine"]);
+  const { host, port } = parseAddressOf(targetText, "target", ["tcp"]);
+  const security = senderSecurity(options);
+  using driver = await openDriver(source, { signal, areDisksCared: true });
+  const preflight = await checkSend(driver, {
+    ...{ address: { host, port }, security, version, signal, streams: 1, retryMs: 0 },
+  });
+  const { name, ok, checks, bytesPerSecond, expectedMs } = preflight;
+  if (output.json) output.document(preflight);
+  else {
+    output.lines(
+      formatTable(
+        checks.map((each) => [
+          each.ok ? "passed" : "FAILED",
+          each.side,
+          printable(each.name),
+          printable(each.detail),
+        ]),
+      ),
+    );
+    if (bytesPerSecond !== undefined && expectedMs !== undefined) {
+      const time = formatDuration(expectedMs);
+      output.line(
+        `the way there takes ${formatBytes(bytesPerSecond)}/s: at most ${time} for one pass over the memory`,
+      );
+    }
+    output.line(`${printable(name)} ${ok ? "can" : "cannot"} be sent there`);
   }
   return ok ? 0 : EXIT_FAILED;
 }

@@ -3,6 +3,8 @@ import { z } from "zod";
 /** What a machine's control socket understands. Fds that travel with a message are named in the comments. */
 export const controlRequest = z.discriminatedUnion("command", [
   z.strictObject({ command: z.literal("status") }),
+  /** Answer: what the machine was built from. */
+  z.strictObject({ command: z.literal("describe") }),
   /** `hold: "connection"`: the machine resumes by itself when the connection ends. */
   z.strictObject({ command: z.literal("suspend"), hold: z.enum(["connection", "until-resumed"]) }),
   z.strictObject({ command: z.literal("resume") }),
@@ -49,6 +51,8 @@ export const machineStatus = z.object({
   workloads: z.array(z.object({ kind: z.string(), counters })),
 });
 export type MachineStatus = z.infer<typeof machineStatus>;
+
+export const machineOutline = z.object({ config: z.record(z.string(), z.unknown()) });
 
 export const verifyReport = z.object({
   checked: z.number(),

@@ -108,6 +108,8 @@ export class ControlServer implements Disposable {
     switch (request.command) {
       case "status":
         return { result: host.status() };
+      case "describe":
+        return { result: { config: host.machine.config } };
       case "suspend":
         host.machine.suspend();
         session.holds = request.hold === "connection";

@@ -13,6 +13,7 @@ import {
   type ExportedMachine,
   exportedMachine,
   type MachineStatus,
+  machineOutline,
   machineStatus,
 } from "./control-protocol.ts";
 import { stateBytes, stateFd } from "./state-memfd.ts";
@@ -43,7 +44,14 @@ export class MachineDriver implements VmDriver {
 
   async describe(): Promise<VmDescription> {
     const { name, runState, memoryBytes, devices, pid } = await this.status();
-    return { name, runState: runState === "running" ? "running" : "suspended", memoryBytes, devices, pid };
+    const machine = runState === "incoming" ? undefined : await this.#config();
+    const state = runState === "running" ? "running" : "suspended";
+    return { name, runState: state, memoryBytes, devices, pid, machine };
+  }
+
+  async #config(): Promise<Record<string, unknown>> {
+    const { result } = await this.#client.request({ command: "describe" });
+    return machineOutline.parse(result).config;
   }
 
   async preflight(): Promise<readonly PreflightCheck[]> {

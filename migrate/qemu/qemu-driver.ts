@@ -74,13 +74,15 @@ export class QemuDriver implements VmDriver {
   }
 
   async describe(): Promise<VmDescription> {
-    const { name, runState, memoryBytes, virtioDevices } = await describeMachine(this.#client);
+    const machine = await describeMachine(this.#client);
+    const { name, runState, memoryBytes, virtioDevices } = machine;
     return {
       name,
       runState: runState === "running" ? "running" : "suspended",
       memoryBytes,
       pid: qemuProcess(this.#client.socketInode, this.#client.peerPid)?.pid,
       devices: virtioDevices.map(({ type, path }) => ({ name: path, type })),
+      machine,
     };
   }
 

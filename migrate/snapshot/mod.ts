@@ -1,5 +1,11 @@
 /** The snapshot container (.vhu): docs/snapshot-format.md. */
-export { type CompressionBackend, compressionBackend } from "./compression.ts";
+export {
+  type CompressionBackend,
+  compressionBackend,
+  createZstd,
+  frameBoundBytes,
+  type Zstd,
+} from "./compression.ts";
 export { diffMemory, type MemoryRange } from "./diff-memory.ts";
 export type { Extent, ExtentKind, Frame } from "./extent.ts";
 export { extractCore, extractDevice, extractRegion } from "./extract.ts";
@@ -27,3 +33,4 @@ export { removeLeftovers } from "./temporary-name.ts";
 export { type LockedSnapshot, lockedSnapshot, unlockSnapshot } from "./unlock.ts";
 export type { VerifyOptions, VerifyProblem, VerifyResult } from "./verify.ts";
 export { verifySnapshot } from "./verify-snapshot.ts";
+export { zeroRuns } from "./zero-runs.ts";

@@ -1,0 +1,141 @@
+import { type Command, InvalidArgumentError } from "commander";
+import {
+  type CompressSetting,
+  type Preflight,
+  type SendOptions as SendMachineOptions,
+  type SendReport,
+  sendMachine,
+} from "../../migrate/live/mod.ts";
+import { version } from "../../package.json" with { type: "json" };
+import { MAX_LIVE_RETRY_MS, MAX_LIVE_STREAMS } from "../../src/limits.ts";
+import { parseAddressOf } from "../address.ts";
+import { action, addCommand, type CommandContext } from "../command.ts";
+import { addSenderSecurity, byteCount, type SenderSecurityOptions, senderSecurity } from "../live-options.ts";
+import { openDriver } from "../open-driver.ts";
+import { formatBytes, formatDuration } from "../output/format.ts";
+import { wholeNumber } from "../whole-number.ts";
+
+interface SendOptions extends SenderSecurityOptions {
+  readonly parallel: number;
+  readonly retry: number;
+  readonly compress: CompressSetting;
+  readonly bandwidthMax?: number;
+  readonly downtimeMax?: number;
+  readonly throttle?: boolean;
+}
+
+const DEFAULT_STREAMS = 2;
+const DEFAULT_RETRY_S = 30;
+
+export function registerMigrateSend(parent: Command): void {
+  const command = addCommand(parent, {
+    usage: "send <source> <target>",
+    description: `move a running machine to another host
+
+SOURCE is qmp:PATH (a running QEMU) or machine:PATH (a native machine); TARGET is tcp:HOST:PORT, where vhu migrate receive
+listens. Both sides look first whether it can work, and nothing moves if not. The machine runs here until the other side has
+loaded and checked all of it; if anything fails before, it goes on here. Then it is given up here, and only then runs there.
+A connection that breaks is taken up again. Ctrl-C cancels, and the machine goes on here.`,
+    examples: [
+      [
+        "vhu migrate send --token ABC… machine:/run/web.sock tcp:hostb:4950",
+        "with the token that hostb has printed",
+      ],
+      [
+        "vhu migrate send --tls-cert a.pem --tls-key a.key --tls-ca ca.pem qmp:/run/web.qmp tcp:hostb:4950",
+        "with certificates",
+      ],
+      ["vhu migrate send --insecure machine:/run/web.sock tcp:127.0.0.1:4950", "on one host"],
+    ],
+    exitStatus: {
+      4: "a side found something in the way, or the receiver is not the right one: the machine goes on here",
+      5: "the connection, the machine or a back-end was lost: the message says where the machine is",
+    },
+  });
+  addSenderSecurity(command)
+    .option("--parallel <count>", "connections for the memory", streamCount, DEFAULT_STREAMS)
+    .option("--compress <how>", "auto, none, or a level of zstd from -7 to 19", compressSetting, "auto")
+    .option("--bandwidth-max <bytes>", "at most so many bytes in a second, e.g. 100M", byteCount)
+    .option("--downtime-max <ms>", "stop the machine once the rest takes no longer than this", wholeNumber(1))
+    .option("--throttle", "slow the machine down until it can be copied")
+    .option("--retry <seconds>", "how long a broken connection may be missing", retrySeconds, DEFAULT_RETRY_S)
+    .action(
+      action((context, source: string, target: string, options: SendOptions) =>
+        send(context, source, target, options),
+      ),
+    );
+}
+
+async function send(
+  context: CommandContext,
+  sourceText: string,
+  targetText: string,
+  options: SendOptions,
+): Promise<undefined> {
+  const source = parseAddressOf(sourceText, "source", ["qmp", "machine"]);
+  const { host, port } = parseAddressOf(targetText, "target", ["tcp"]);
+  const security = senderSecurity(options);
+  const { output, signal } = context;
+  using driver = await openDriver(source, { signal, areDisksCared: true });
+  using progress = output.progress("send");
+  const sendOptions: SendMachineOptions = {
+    ...{ address: { host, port }, security, version, signal },
+    ...{ streams: options.parallel, retryMs: options.retry * 1000, compress: options.compress },
+    ...{
+      bandwidthMaxBytes: options.bandwidthMax,
+      downtimeMaxMs: options.downtimeMax,
+      throttle: options.throttle,
+    },
+    onConnection: (what) => output.log.warn(what),
+    onPreflight: (preflight) => sayPreflight(context, preflight),
+    onProgress: ({ doneBytes, totalBytes }) => progress.update({ doneBytes, totalBytes }),
+    onPass: (pass) => {
+      const { passNumber, sentBytes, dirtyBytes, milliseconds } = pass;
+      output.status(
+        `pass ${passNumber}: ${formatBytes(sentBytes)} in ${formatDuration(milliseconds)}, ${formatBytes(dirtyBytes)} changed meanwhile`,
+        { pass },
+      );
+    },
+  };
+  report(context, await sendMachine(driver, sendOptions));
+  return undefined;
+}
+
+function sayPreflight({ output }: CommandContext, preflight: Preflight): void {
+  const { name, bytesPerSecond, expectedMs, memoryBytes, ok } = preflight;
+  if (!ok) return;
+  const speed = bytesPerSecond === undefined ? "" : `, the link takes ${formatBytes(bytesPerSecond)}/s`;
+  const time =
+    expectedMs === undefined ? "" : `: at most ${formatDuration(expectedMs)} for each pass over it`;
+  output.status(`${name}: ${formatBytes(memoryBytes)} of memory${speed}${time}`, { preflight });
+}
+
+function report({ output }: CommandContext, sent: SendReport): void {
+  output.summary({ ...sent }, () => [
+    `${sent.name} runs at ${sent.target} on the other host; it was sent in ${formatDuration(sent.totalMs)}`,
+    `  memory ${formatBytes(sent.memoryBytes)}, sent as ${formatBytes(sent.packedBytes)} in ${sent.passes.length || 1} passes; ${formatBytes(sent.wireBytes)} on the wire`,
+    `  it stood still for about ${formatDuration(sent.downtimeMs)} (the other side: ${formatDuration(sent.loadMs)} to load, ${formatDuration(sent.resumeMs)} to go on)`,
+    ...(sent.reconnections > 0 ? [`  ${sent.reconnections} broken connections were taken up again`] : []),
+  ]);
+}
+
+function streamCount(text: string): number {
+  const count = wholeNumber(1)(text);
+  if (count <= MAX_LIVE_STREAMS) return count;
+  throw new InvalidArgumentError(`At most ${MAX_LIVE_STREAMS} connections.`);
+}
+
+function retrySeconds(text: string): number {
+  const seconds = wholeNumber(0)(text);
+  if (seconds * 1000 <= MAX_LIVE_RETRY_MS) return seconds;
+  throw new InvalidArgumentError(`At most ${MAX_LIVE_RETRY_MS / 1000} seconds.`);
+}
+
+const [LEAST_LEVEL, MOST_LEVEL] = [-7, 19];
+
+function compressSetting(text: string): CompressSetting {
+  if (text === "auto" || text === "none") return text;
+  const level = Number(text);
+  if (/^-?\d+$/.test(text) && level >= LEAST_LEVEL && level <= MOST_LEVEL) return level;
+  throw new InvalidArgumentError(`Expected auto, none or a level from ${LEAST_LEVEL} to ${MOST_LEVEL}.`);
+}

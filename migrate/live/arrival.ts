@@ -1,0 +1,90 @@
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import type { VmDriver } from "../driver.ts";
+import { MachineProcess } from "../machine/mod.ts";
+import { qemuCommand, startQemu } from "../qemu/mod.ts";
+import type { GuestMemory } from "../ram/mod.ts";
+import type { SnapshotRegion } from "../snapshot/mod.ts";
+import type { ArrivalPolicy } from "./arrival-policy.ts";
+import type { Offer } from "./messages.ts";
+
+/** A machine's process on its way to being one: it waits, and ends with this object until `release`. */
+export interface Arrival extends Disposable {
+  readonly driver: VmDriver;
+  /** Where it will be found, e.g. "machine:/run/web.sock". */
+  readonly address: string;
+  readonly pid: number;
+  readonly logPath: string;
+  release(): void;
+  /** The same error, with what the process wrote before it ended. */
+  explain(error: unknown): unknown;
+}
+
+/** Starts what an offer describes, over its memory: of the offer only what the policy allows has got here. */
+export async function startArrival(
+  offer: Offer,
+  memoryMap: readonly SnapshotRegion[],
+  memory: GuestMemory,
+  policy: ArrivalPolicy,
+  signal: AbortSignal,
+): Promise<Arrival> {
+  mkdirSync(policy.socketFolder, { recursive: true, mode: 0o700 });
+  if (offer.type === "qemu") return startQemuArrival(offer, memoryMap, memory, policy, signal);
+  const socket = socketPathOf(offer, policy);
+  const args = ["--incoming", "--end-with-loader", "--socket", socket];
+  const process = MachineProcess.start(policy.vhu, args, socket);
+  const driver = await orEnd(process, () => process.connect(signal));
+  return {
+    ...{ driver, address: `machine:${socket}`, pid: process.pid, logPath: process.logPath },
+    release: () => process.release(),
+    explain: (error) => error,
+    [Symbol.dispose]: () => disposeBoth(driver, process),
+  };
+}
+
+async function startQemuArrival(
+  { machine, name }: Offer,
+  memoryMap: readonly SnapshotRegion[],
+  memory: GuestMemory,
+  policy: ArrivalPolicy,
+  signal: AbortSignal,
+): Promise<Arrival> {
+  const socketPath = socketPathOf({ name }, policy);
+  const command = qemuCommand(machine, { roots: policy.roots, program: policy.qemu, socketPath });
+  const launch = startQemu({ memoryMap }, memory, command);
+  const driver = await orEnd(launch, async () => {
+    // Both hosts see the same disks, which the source has until it gives them up: they may change meanwhile.
+    const connected = await launch.connect({ signal, force: true });
+    try {
+      await connected.prepareIncoming({ machine });
+      return connected;
+    } catch (error) {
+      connected[Symbol.dispose]();
+      throw launch.explain(error);
+    }
+  });
+  return {
+    ...{ driver, address: `qmp:${socketPath}`, pid: launch.pid, logPath: launch.logPath },
+    release: () => launch.release(),
+    explain: (error) => launch.explain(error),
+    [Symbol.dispose]: () => disposeBoth(driver, launch),
+  };
+}
+
+function socketPathOf({ name }: Pick<Offer, "name">, { socketFolder }: ArrivalPolicy): string {
+  return join(socketFolder, `${name}.sock`);
+}
+
+async function orEnd<T>(process: Disposable, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    process[Symbol.dispose]();
+    throw error;
+  }
+}
+
+function disposeBoth(driver: Disposable, process: Disposable): void {
+  driver[Symbol.dispose]();
+  process[Symbol.dispose]();
+}

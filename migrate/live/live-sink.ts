@@ -1,0 +1,216 @@
+import assert from "node:assert/strict";
+import { availableParallelism } from "node:os";
+import { UsageError } from "../../src/errors.ts";
+import {
+  MAX_LIVE_DELTA_BYTES,
+  MAX_SNAPSHOT_FRAME_BYTES,
+  MAX_SNAPSHOT_WORKERS,
+  STATE_CHUNK_BYTES,
+} from "../../src/limits.ts";
+import type { VmSink } from "../driver.ts";
+import type { SnapshotManifest, SnapshotRegion } from "../snapshot/mod.ts";
+import { CompressionLevel, type CompressSetting } from "./compression-level.ts";
+import { FrameType } from "./frame.ts";
+import { PackPool } from "./pack-pool.ts";
+import { RateLimit } from "./rate-limit.ts";
+import { RegionTable, streamOf } from "./region-table.ts";
+import type { Session } from "./session.ts";
+import { encodeStatePiece, type StateKind } from "./state-frame.ts";
+
+export interface LiveSinkOptions {
+  /** Called once the memory's layout is known; memory goes out when its promise is over. */
+  readonly prepare: (regions: readonly SnapshotRegion[]) => Promise<void>;
+  readonly compress: CompressSetting;
+  readonly bandwidthMaxBytes?: number | undefined;
+}
+
+const ZEROS = new Uint8Array(MAX_SNAPSHOT_FRAME_BYTES);
+/** More windows than this on their way make `writeMemory` wait; each stream has its own order. */
+const LOW_FILL = 0.1;
+const HIGH_FILL = 0.5;
+
+/** Where a driver puts a machine that moves: over the network, into another vhu. */
+export class LiveSink implements VmSink, Disposable {
+  readonly #session: Session;
+  readonly #options: LiveSinkOptions;
+  readonly #pool: PackPool;
+  readonly #level: CompressionLevel;
+  readonly #rate: RateLimit;
+  #regions = new RegionTable([]);
+  #prepared: Promise<void> | undefined;
+  /** What was given by calls that do not wait. */
+  readonly #pending: Promise<unknown>[] = [];
+  #passNumber = 0;
+  /** Of memory, as it was given, and as it went out. */
+  memoryBytes = 0;
+  packedBytes = 0;
+  manifest: SnapshotManifest | undefined;
+
+  constructor(session: Session, options: LiveSinkOptions) {
+    this.#session = session;
+    this.#options = options;
+    const { streams } = session.identity;
+    const workers = Math.min(streams, availableParallelism(), MAX_SNAPSHOT_WORKERS);
+    this.#pool = new PackPool(workers, Math.floor(MAX_LIVE_DELTA_BYTES / streams));
+    this.#level = new CompressionLevel(options.compress);
+    this.#rate = new RateLimit(options.bandwidthMaxBytes);
+  }
+
+  get level(): number | undefined {
+    return this.#level.level;
+  }
+
+  writeMemoryMap(regions: readonly SnapshotRegion[]): void {
+    assert(this.#prepared === undefined, "a machine has one memory map");
+    this.#regions = new RegionTable(regions);
+    this.#prepared = this.#options.prepare(regions);
+    this.#prepared.catch(() => {});
+  }
+
+  /** Equal pages are looked for anyway. */
+  lookUpPages(): Disposable {
+    return { [Symbol.dispose]: () => {} };
+  }
+
+  /** Over when all of `bytes` is on its way; the windows are packed side by side. */
+  async writeMemory(regionId: number, offset: number, bytes: Uint8Array): Promise<void> {
+    this.#regions.require(regionId, offset, bytes.length);
+    await this.#prepared;
+    const under: Promise<void>[] = [];
+    try {
+      for (let at = 0; at < bytes.length; ) {
+        const sizeBytes = Math.min(windowBytesAt(offset + at), bytes.length - at);
+        const { done } = await this.#window(regionId, offset + at, bytes.subarray(at, at + sizeBytes));
+        // Its fault is met below.
+        done.catch(() => {});
+        under.push(done);
+        at += sizeBytes;
+      }
+    } finally {
+      await Promise.allSettled(under);
+    }
+    await Promise.all(under);
+    this.memoryBytes += bytes.length;
+  }
+
+  /** In the first pass the receiver's memory is zero already. */
+  writeHole(regionId: number, offset: number, sizeBytes: number): void {
+    this.#regions.require(regionId, offset, sizeBytes);
+    this.memoryBytes += sizeBytes;
+    if (this.#passNumber === 0) return;
+    for (let at = 0; at < sizeBytes; ) {
+      const windowBytes = Math.min(windowBytesAt(offset + at), sizeBytes - at);
+      const window = this.#window(regionId, offset + at, ZEROS.subarray(0, windowBytes));
+      this.#later(window.then(({ done }) => done));
+      at += windowBytes;
+    }
+  }
+
+  /** The receiver has nothing of an earlier time. */
+  readonly baseRoot = undefined;
+
+  /** @throws UsageError always: there is no base */
+  writeUnchanged(): never {
+    throw new UsageError("only a snapshot with a base can leave memory to it");
+  }
+
+  nextMemoryPass(): number {
+    this.#passNumber += 1;
+    return this.#passNumber;
+  }
+
+  writeDeviceState(deviceId: number): StateWriter {
+    return this.#state("device", deviceId);
+  }
+
+  writeQemuStream(): StateWriter {
+    return this.#state("qemu", 0);
+  }
+
+  writeMachineState(bytes: Uint8Array): void {
+    const state = this.#state("machine", 0);
+    state.write(bytes);
+    state.finish();
+  }
+
+  writeManifest(manifest: SnapshotManifest): void {
+    assert(this.manifest === undefined, "the manifest was given twice");
+    this.manifest = manifest;
+    this.#later(this.#session.say({ kind: "manifest", manifest: { ...manifest } }));
+  }
+
+  /** Says that all was given, and what it comes to. The receiver compares. */
+  async finish(): Promise<void> {
+    await this.#prepared;
+    await Promise.all(this.#pending);
+    if (this.manifest === undefined) throw new UsageError("the manifest was never given");
+    const streams = this.#session.streams.slice(1);
+    const lastSequences = streams.map(({ lastSent }) => lastSent);
+    const roots = streams.map(({ sentRoot }) => sentRoot).join("");
+    const root = Bun.CryptoHasher.hash("sha256", roots, "hex");
+    await this.#session.say({ kind: "end", lastSequences, root });
+  }
+
+  [Symbol.dispose](): void {
+    this.#pool[Symbol.dispose]();
+  }
+
+  async #window(
+    regionId: number,
+    offset: number,
+    bytes: Uint8Array,
+  ): Promise<{ readonly done: Promise<void> }> {
+    const stream = streamOf(regionId, offset, this.#session.identity.streams);
+    const fill = this.#session.fillOf(stream);
+    const isPacking = fill < LOW_FILL && this.#pool.isBusy(stream);
+    this.#level.note(fill > HIGH_FILL ? "link" : isPacking ? "packing" : undefined);
+    const place = { regionId, offset, passNumber: this.#passNumber, level: this.#level.level };
+    return this.#pool.pack(stream, bytes, place, async (payload) => {
+      const waitMs = this.#rate.takeMs(payload.length);
+      if (waitMs > 0) await Bun.sleep(waitMs);
+      await this.#session.send(stream, FrameType.memory, payload);
+      this.packedBytes += payload.length;
+    });
+  }
+
+  #state(kind: StateKind, deviceId: number): StateWriter {
+    return new StateWriter((piece) => {
+      this.#later(this.#session.send(0, FrameType.state, encodeStatePiece({ kind, deviceId, ...piece })));
+    });
+  }
+
+  #later(promise: Promise<unknown>): void {
+    promise.catch(() => {});
+    this.#pending.push(promise);
+  }
+}
+
+/** Takes a state as it comes. */
+class StateWriter {
+  readonly #give: (piece: { bytes: Uint8Array } | { sizeBytes: number; sha256: string }) => void;
+  readonly #hash = new Bun.CryptoHasher("sha256");
+  #sizeBytes = 0;
+
+  constructor(give: (piece: { bytes: Uint8Array } | { sizeBytes: number; sha256: string }) => void) {
+    this.#give = give;
+  }
+
+  write(bytes: Uint8Array): void {
+    for (let at = 0; at < bytes.length; at += STATE_CHUNK_BYTES) {
+      this.#give({ bytes: bytes.subarray(at, at + STATE_CHUNK_BYTES) });
+    }
+    this.#hash.update(bytes);
+    this.#sizeBytes += bytes.length;
+  }
+
+  finish(): { sizeBytes: number; sha256: string } {
+    const end = { sizeBytes: this.#sizeBytes, sha256: this.#hash.digest("hex") };
+    this.#give(end);
+    return end;
+  }
+}
+
+/** Windows end at multiples of 1 MiB of their region, so that a page is always in the same stream. */
+function windowBytesAt(offset: number): number {
+  return MAX_SNAPSHOT_FRAME_BYTES - (offset % MAX_SNAPSHOT_FRAME_BYTES);
+}

@@ -1,0 +1,115 @@
+/**
+ * A window of memory as it travels: up to 1 MiB of a region, cut into runs of pages, with the bytes of those that are new as
+ * one zstd frame (docs/migration-protocol.md). Pure.
+ *
+ * Payload, little-endian: u32 region, u32 plain bytes, u64 offset, u64 xxh3 of all pages but zeros as they will be, u16 runs,
+ * u8 codec, u8 zero; the runs; the frame. A run: u32 kind | pages << 8, and for a duplicate u32 region, u64 offset.
+ */
+import { FormatError } from "../../src/errors.ts";
+import { MAX_SNAPSHOT_FRAME_BYTES } from "../../src/limits.ts";
+import { MEMORY_PAGE_BYTES } from "../snapshot/mod.ts";
+
+const WINDOW_PAGES = MAX_SNAPSHOT_FRAME_BYTES / MEMORY_PAGE_BYTES;
+const HEAD_BYTES = 28;
+const RUN_BYTES = 4;
+const SOURCE_BYTES = 12;
+/** Room for the head and all runs, each of one page and a duplicate. */
+export const MAX_WINDOW_HEAD_BYTES = HEAD_BYTES + WINDOW_PAGES * (RUN_BYTES + SOURCE_BYTES);
+
+export type WindowCodec = "plain" | "zstd";
+const CODECS: readonly WindowCodec[] = ["plain", "zstd"];
+const KINDS = ["zero", "data", "delta", "duplicate"] as const;
+
+/** "data" is in the frame as it is; "delta" as the XOR with what the receiver has there; "duplicate" the receiver has elsewhere. */
+export type WindowRun =
+  | { readonly kind: "zero" | "data" | "delta"; readonly pages: number }
+  | {
+      readonly kind: "duplicate";
+      readonly pages: number;
+      readonly regionId: number;
+      readonly offset: number;
+    };
+
+export interface MemoryWindow {
+  readonly regionId: number;
+  /** In the region, in whole pages. */
+  readonly offset: number;
+  readonly runs: readonly WindowRun[];
+  readonly codec: WindowCodec;
+  /** Of data and delta. */
+  readonly plainBytes: number;
+  readonly checksum: bigint;
+}
+
+/** Writes the head to the start of `target`. Returns its length; the frame goes behind it. */
+export function encodeWindowHead(target: Uint8Array, window: MemoryWindow): number {
+  const view = new DataView(target.buffer, target.byteOffset, target.byteLength);
+  view.setUint32(0, window.regionId, true);
+  view.setUint32(4, window.plainBytes, true);
+  view.setBigUint64(8, BigInt(window.offset), true);
+  view.setBigUint64(16, window.checksum, true);
+  view.setUint16(24, window.runs.length, true);
+  view.setUint8(26, CODECS.indexOf(window.codec));
+  view.setUint8(27, 0);
+  let at = HEAD_BYTES;
+  for (const run of window.runs) {
+    view.setUint32(at, KINDS.indexOf(run.kind) | (run.pages << 8), true);
+    at += RUN_BYTES;
+    if (run.kind !== "duplicate") continue;
+    view.setUint32(at, run.regionId, true);
+    view.setBigUint64(at + 4, BigInt(run.offset), true);
+    at += SOURCE_BYTES;
+  }
+  return at;
+}
+
+/** @throws FormatError unless it is a window as it should be; that its place is in the memory map is for the caller to see */
+export function decodeWindow(payload: Uint8Array): MemoryWindow & { readonly frame: Uint8Array } {
+  const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
+  if (payload.length < HEAD_BYTES) throw fault("it is too short", 0);
+  const codec = CODECS[view.getUint8(26)];
+  if (codec === undefined || view.getUint8(27) !== 0) throw fault("its codec is unknown", 26);
+  const runs: WindowRun[] = [];
+  let at = HEAD_BYTES;
+  for (let left = view.getUint16(24, true); left > 0; left -= 1) {
+    const run = decodeRun(view, at);
+    at += RUN_BYTES + (run.kind === "duplicate" ? SOURCE_BYTES : 0);
+    runs.push(run);
+  }
+  const [plainBytes, offset] = [view.getUint32(4, true), pageOffset(view, 8)];
+  const pages = runs.reduce((sum, run) => sum + run.pages, 0);
+  const framed = runs.reduce(
+    (sum, { kind, pages: n }) => sum + (kind === "data" || kind === "delta" ? n : 0),
+    0,
+  );
+  if (pages === 0 || pages > WINDOW_PAGES) throw fault(`it has ${pages} pages`, 24);
+  if (framed * MEMORY_PAGE_BYTES !== plainBytes) throw fault(`its frame holds ${plainBytes} bytes`, 4);
+  const frame = payload.subarray(at);
+  if (codec === "plain" ? frame.length !== plainBytes : (frame.length === 0) !== (plainBytes === 0)) {
+    throw fault(`its frame has ${frame.length} bytes`, at);
+  }
+  const checksum = view.getBigUint64(16, true);
+  return { regionId: view.getUint32(0, true), offset, runs, codec, plainBytes, checksum, frame };
+}
+
+function decodeRun(view: DataView, at: number): WindowRun {
+  if (at + RUN_BYTES > view.byteLength) throw fault("a run is cut off", at);
+  const word = view.getUint32(at, true);
+  const [kind, pages] = [KINDS[word & 0xff], word >>> 8];
+  if (kind === undefined || pages === 0) throw fault("a run is of no kind that is known, or empty", at);
+  if (kind !== "duplicate") return { kind, pages };
+  if (at + RUN_BYTES + SOURCE_BYTES > view.byteLength) throw fault("a run is cut off", at);
+  return { kind, pages, regionId: view.getUint32(at + 4, true), offset: pageOffset(view, at + 8) };
+}
+
+function pageOffset(view: DataView, at: number): number {
+  const value = view.getBigUint64(at, true);
+  if (value > BigInt(Number.MAX_SAFE_INTEGER) || Number(value) % MEMORY_PAGE_BYTES !== 0) {
+    throw fault("an offset is not one of a page", at);
+  }
+  return Number(value);
+}
+
+function fault(message: string, offset: number): FormatError {
+  return new FormatError(`a window of memory is damaged: ${message}`, "memory window", offset);
+}

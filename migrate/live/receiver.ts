@@ -1,0 +1,150 @@
+import { CancelledError, VhuError } from "../../src/errors.ts";
+import { TOKEN_LIFETIME_MS } from "../../src/limits.ts";
+import type { Logger } from "../../src/logger.ts";
+import type { ArrivalPolicy } from "./arrival-policy.ts";
+import { LiveServer, type ReceiverSecurity } from "./live-server.ts";
+import { ownCertificate } from "./own-certificate.ts";
+import { encodeToken, PairingToken } from "./pairing-token.ts";
+import { type ReceiveReport, receiveMachine } from "./receive.ts";
+import type { Certificates, HostPort } from "./security.ts";
+import type { Session } from "./session.ts";
+
+export interface ReceiverOptions {
+  readonly address: HostPort;
+  readonly security:
+    | { readonly kind: "token" | "insecure" }
+    | { readonly kind: "certificates"; readonly certificates: Certificates };
+  readonly policy: ArrivalPolicy;
+  readonly version: string;
+  readonly logger: Logger;
+  /** End after the first machine that was taken, or failed to be. */
+  readonly once: boolean;
+  readonly signal: AbortSignal;
+  /** Listening; with the token to give to the sender, if there is one. Called again for each new token. */
+  readonly onReady: (ready: { readonly port: number; readonly token?: string | undefined }) => void;
+  readonly onProgress?:
+    | ((progress: { readonly name: string; readonly doneBytes: number }) => void)
+    | undefined;
+  /** A machine runs here. */
+  readonly onArrival: (report: ReceiveReport) => Promise<void>;
+  /** One did not arrive. */
+  readonly onFailure: (error: Error) => void;
+}
+
+/** A certificate outlives the tokens that go with it. */
+const CERTIFICATE_MS = 365 * 24 * 3_600_000;
+
+/** Takes machines until the signal, or with `once` until one was taken; then it ends with the error of a failed one. */
+export async function runReceiver(options: ReceiverOptions): Promise<void> {
+  const { address, version, logger, signal } = options;
+  using tokens = options.security.kind === "token" ? new Tokens() : undefined;
+  const security: ReceiverSecurity =
+    tokens === undefined
+      ? (options.security as Exclude<ReceiverSecurity, { kind: "token" }>)
+      : { kind: "token", certificate: tokens.certificate, token: () => tokens.current };
+  const arrivals = new Arrivals(options);
+  using server = await LiveServer.listen({
+    ...{ address, security, version, logger },
+    refusal: () =>
+      options.once && arrivals.hasTaken ? "this receiver takes one machine, and has it" : undefined,
+    onSession: (session) => {
+      tokens?.renew(options.once);
+      arrivals.begin(session);
+    },
+  });
+  const ready = (token?: string) => options.onReady({ port: server.port, token });
+  if (tokens === undefined) ready();
+  else tokens.onToken = ready;
+  await arrivals.over(signal);
+}
+
+/** The token that is good now. As a service, a new one follows each that was used or is too old. */
+class Tokens implements Disposable {
+  readonly certificate = ownCertificate(CERTIFICATE_MS);
+  #current = new PairingToken();
+  #onToken: ((token: string) => void) | undefined;
+  #timer: Timer | undefined;
+
+  get current(): PairingToken {
+    return this.#current;
+  }
+
+  set onToken(handler: (token: string) => void) {
+    this.#onToken = handler;
+    this.#tell();
+  }
+
+  renew(once: boolean): void {
+    if (once) return;
+    this.#current = new PairingToken();
+    this.#tell();
+  }
+
+  [Symbol.dispose](): void {
+    clearTimeout(this.#timer);
+  }
+
+  #tell(): void {
+    this.#onToken?.(encodeToken({ keyHash: this.certificate.keyHash, secret: this.#current.secret }));
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.renew(false), TOKEN_LIFETIME_MS);
+  }
+}
+
+/** The machines that are arriving. */
+class Arrivals {
+  readonly #options: ReceiverOptions;
+  readonly #names = new Set<string>();
+  readonly #running = new Set<Promise<void>>();
+  readonly #first = Promise.withResolvers<void>();
+  #taken = 0;
+
+  constructor(options: ReceiverOptions) {
+    this.#options = options;
+    this.#first.promise.catch(() => {});
+  }
+
+  get hasTaken(): boolean {
+    return this.#taken > 0 || this.#running.size > 0;
+  }
+
+  begin(session: Session): void {
+    const work = this.#take(session);
+    this.#running.add(work);
+    void work.then(() => this.#running.delete(work));
+  }
+
+  /** Ctrl-C ends what is not handed over yet; what is, goes on to its end. */
+  async over(signal: AbortSignal): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    signal.addEventListener("abort", () => resolve(), { once: true });
+    if (signal.aborted) resolve();
+    await Promise.race(this.#options.once ? [promise, this.#first.promise] : [promise]);
+    await Promise.all(this.#running);
+    if (this.#options.once && this.#taken > 0) await this.#first.promise;
+    else signal.throwIfAborted();
+  }
+
+  async #take(session: Session): Promise<void> {
+    const { policy, logger, signal, onProgress, onArrival, onFailure } = this.#options;
+    logger.info(`a migration begins, from ${session.peer}`);
+    try {
+      const report = await receiveMachine(session, {
+        policy,
+        logger,
+        names: this.#names,
+        signal,
+        onProgress,
+      });
+      if (report === undefined) return;
+      this.#taken += 1;
+      await onArrival(report);
+      this.#first.resolve();
+    } catch (error) {
+      if (!(error instanceof VhuError)) throw error;
+      onFailure(error);
+      // Who was only cancelled, or whose sender went away, has taken none: the receiver waits for the next.
+      if (!(error instanceof CancelledError)) this.#first.reject(error);
+    }
+  }
+}
