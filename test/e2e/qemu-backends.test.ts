@@ -176,10 +176,7 @@ test.skipIf(!peers)(
     const { nonce, count: last } = beats(source).at(-1)!;
     expect(before).not.toMatch(ERRORS);
     expectRecorded();
-    // virtiofsd's own state, in the middle of QEMU's stream.
-    const inspected = await runVhu(["snapshot", "inspect", "--device", "vhost-user-fs", file]);
-    expectDone(inspected);
-    expect(inspected.stdout).toMatch(/vhost-user-fs-backend.*back-end state: \d+ bytes.*virtiofsd/s);
+    await expectBackendStates();
     await expectRefusals(source);
     const ran = await vhu("load", "--json", file);
     expectDone(ran);
@@ -218,6 +215,18 @@ test.skipIf(!peers)(
   },
   3 * BOOT_TIMEOUT_MS,
 );
+
+/** The back-ends' own states, in the middle of QEMU's stream. */
+async function expectBackendStates(): Promise<void> {
+  for (const [device, pattern] of [
+    ["vhost-user-fs", /vhost-user-fs-backend.*back-end state: \d+ bytes.*virtiofsd/s],
+    ["virtio-net", /virtio-net-device\/backend.*back-end state: \d+ bytes.*vhu net/s],
+  ] as const) {
+    const inspected = await runVhu(["snapshot", "inspect", "--device", device, file]);
+    expectDone(inspected);
+    expect(inspected.stdout).toMatch(pattern);
+  }
+}
 
 function isAlive(pid: number): boolean {
   return readdirSync("/proc").includes(`${pid}`);

@@ -7,7 +7,7 @@ import { type StreamModel, streamOf } from "../support/qemu-stream.ts";
 const PAGE = 4096;
 // Names are text from a stream: nothing in them means anything.
 const name = fc.oneof(
-  fc.constantFrom("pc.ram", "../../etc/passwd", "/rom@etc/acpi/tables", "", "\u{1f4a5}"),
+  fc.constantFrom("pc.ram", "../../etc/passwd", "/rom@etc/acpi/tables", "", "\ufeff", "\u{1f4a5}"),
   fc.string({ maxLength: 60 }),
 );
 

@@ -3,6 +3,9 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fuzz, fuzzRequests } from "../fuzz/protocol.ts";
+import { fuzzQemuFile } from "../fuzz/qemu-file.ts";
+import { fuzzQemuStream } from "../fuzz/qemu-stream.ts";
+import { fuzzQemuTree } from "../fuzz/qemu-tree.ts";
 import { killBlkUnderLoad } from "../support/blk-kills.ts";
 import { damagedKinds, damageSnapshots } from "../support/damage-snapshots.ts";
 import { killOperations } from "../support/kill-operations.ts";
@@ -34,6 +37,15 @@ export const soaks: readonly Soak[] = [
     what: "100,000 random back-end requests to a front-end",
     run: () => withoutGrowth(fuzzRequests(20261123, 100_000)),
     sample: () => withoutGrowth(fuzzRequests(20261123, 2_000)),
+  },
+  {
+    name: "qemu-files",
+    what: "1,000,000 damaged QEMU streams and sections, 200,000 damaged mapped-ram and virsh save files",
+    run: () => [
+      ...fuzzQemuStream(20261125, 1_000_000),
+      ...fuzzQemuTree(20261125, 1_000_000),
+      ...fuzzQemuFile(20261125, 200_000),
+    ],
   },
   ...damagedKinds.map((kind) => ({
     name: `snapshot-damage-${kind}`,

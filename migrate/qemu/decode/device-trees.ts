@@ -41,8 +41,9 @@ export function streamTrees(
     const cut = name.slice(0, MAX_SHOWN_NAME_CHARACTERS);
     const key = keys.of(instanceId === 0 ? cut : `${cut}#${instanceId}`);
     const content = parsed.rest.subarray(offset, offset + sizeBytes);
-    const note = `instance ${instanceId}, version ${version}, ${sizeBytes} bytes`;
     const { table } = parsed.vmdesc.devices[index]!;
+    const isDescribed = table.vmsd_name !== undefined;
+    const note = `instance ${instanceId}, version ${version}, ${sizeBytes} bytes${isDescribed ? "" : ", not described by the stream"}`;
     trees.set(key, { name: key, note, ...contentOf(sections, table, content) });
   }
   return trees;

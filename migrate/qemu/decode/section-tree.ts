@@ -62,7 +62,8 @@ export class SectionTree {
     if (field.array_len === undefined) return { name, ...this.#value(field, type, bytes, depth) };
     const times = count(field.array_len, "array_len");
     const sizeBytes = count(field.size, "size");
-    if (type === "uint8" || sizeBytes === 0 || times > Math.min(MAX_SHOWN_ELEMENTS, this.#left)) {
+    const isWhole = sizeBytes > 0 && times * sizeBytes === bytes.length;
+    if (type === "uint8" || !isWhole || times > Math.min(MAX_SHOWN_ELEMENTS, this.#left)) {
       return { name, bytes, note: `${times} of ${type}, ${sizeBytes} bytes each` };
     }
     this.#left -= times;

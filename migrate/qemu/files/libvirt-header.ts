@@ -91,7 +91,7 @@ function untilNul(bytes: Uint8Array): string {
   const end = bytes.indexOf(0);
   if (end < 0) throw new FormatError("the machine's XML has no end", "libvirt header", HEADER_BYTES);
   try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(bytes.subarray(0, end));
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes.subarray(0, end));
   } catch (cause) {
     throw new FormatError("the machine's XML is no text", "libvirt header", HEADER_BYTES, { cause });
   }
