@@ -1,4 +1,5 @@
-import { closeSync, existsSync, openSync } from "node:fs";
+import { existsSync } from "node:fs";
+import { O, openFile } from "../../src/sys/mod.ts";
 import type { CommandContext } from "../command.ts";
 import { type ConfinementNeeds, confine } from "./confine.ts";
 import { endsOf } from "./console-ports.ts";
@@ -51,7 +52,7 @@ export function consoleNeeds(options: RunConsoleOptions): ConfinementNeeds {
     if (end.kind === "pty" && end.link !== undefined) needs.links.push(end.link);
     if (end.kind !== "file") continue;
     // Made here where it is missing, so that one file need be allowed and not its folder.
-    if (!existsSync(end.path)) closeSync(openSync(end.path, "a", 0o600));
+    if (!existsSync(end.path)) openFile(end.path, O.WRONLY | O.CREAT)[Symbol.dispose]();
     needs.readWrite.push(end.path);
   }
   return needs;

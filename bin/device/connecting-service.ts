@@ -45,8 +45,8 @@ export class ConnectingService extends ServedSessions {
         this.loop.schedule(RETRY_MS, () => this.#connect(deadline));
         return;
       }
-      const message = `no front-end within ${this.#timeoutMs} ms: ${error.message}`;
-      this.failure = new PeerError(message, { cause: error, reconnect: true });
+      const message = `no front-end within ${this.#timeoutMs} ms: nobody listens at ${this.path}; start the VMM, or give it more time with --connect-timeout-ms`;
+      this.failure = new PeerError(message, { cause: error.cause, reconnect: true });
       this.loop.stop();
     }
   }

@@ -270,6 +270,21 @@ test("the terminal's path is a line of JSON, and its link goes with the process"
   expect(existsSync(join(dir, "tty"))).toBe(false);
 });
 
+test("1 for a file in a folder that is not there, with what to do", async () => {
+  const file = join(dir, "none", "log");
+  const { status, stderr } = await runVhu([
+    "device",
+    "run",
+    "console",
+    "--socket",
+    join(dir, "s"),
+    "--file",
+    file,
+  ]);
+  expect([status, stderr]).toEqual([1, expect.stringMatching(/ENOENT[\s\S]*check the path/)]);
+  expect(stderr).not.toContain("bug");
+});
+
 test.each([
   ["a port without an end", ["--port", "name=x"]],
   ["ports besides another end", ["--port", "pty", "--stdio"]],
