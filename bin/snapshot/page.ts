@@ -3,6 +3,7 @@ import { formatBytes, formatCount } from "../output/format.ts";
 import { printable } from "../output/printable.ts";
 import { formatTable } from "../output/table.ts";
 import type { DeviceDescription, RegionDescription, SnapshotDescription } from "./describe.ts";
+import { machineText } from "./machine-text.ts";
 import type { MemoryCell } from "./memory-cells.ts";
 import { qemuRows } from "./qemu-part.ts";
 
@@ -77,9 +78,8 @@ export function deviceCount({ devices, machine }: Pick<SnapshotDescription, "dev
 
 /** What a QEMU machine's description says beyond its name. */
 function machineRows(machine: SnapshotDescription["machine"]): [string, string][] {
-  if (machine?.kind !== "qemu") return [];
-  const words = [machine.machineType, `QEMU ${machine.version}`, `${machine.cpuCount} × ${machine.cpuType}`];
-  return [["", words.join(", ")]];
+  const text = machineText(machine);
+  return text === undefined ? [] : [["", text]];
 }
 
 function fileRows({ header, parent, ...snapshot }: SnapshotDescription): [string, string][] {

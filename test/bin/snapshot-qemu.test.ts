@@ -37,6 +37,9 @@ test("convert: 0 from QEMU's files and libvirt's, and back; inspect and diff see
   const save = fileOf("a.save", Buffer.concat([encodeLibvirtHead(image), cpu(1)]));
   expect(await vhu("convert", save, at("a.vhu"))).toMatchObject({ status: 0, stderr: "" });
   expect(await vhu("convert", fileOf("b.mig", cpu(7)), at("b.vhu"))).toMatchObject({ status: 0 });
+  const page = await vhu("inspect", at("a.vhu"));
+  expect(page.stdout).toContain("pc-q35-10.0, 1 × CPU; not known: QEMU's version, CPU model");
+  expect(page.stdout).not.toContain("undefined");
   const tree = await vhu("inspect", "--device", "cpu_common", at("a.vhu"));
   expect(tree.stdout).toContain("├─ pc: 1\n└─ regs: 2 bytes: 0102 (2 of uint8, 1 bytes each)");
   const diff = await vhu("diff", at("a.vhu"), at("b.vhu"));

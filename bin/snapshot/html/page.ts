@@ -3,6 +3,7 @@ import type { PreflightCheck } from "../../../migrate/mod.ts";
 import type { Extent, RecordListing } from "../../../migrate/snapshot/mod.ts";
 import { formatBytes, formatCount } from "../../output/format.ts";
 import type { SnapshotDescription } from "../describe.ts";
+import { machineText } from "../machine-text.ts";
 import { deviceCount } from "../page.ts";
 import { devicesPart } from "./device-part.ts";
 import { html, Markup } from "./markup.ts";
@@ -85,12 +86,7 @@ function factsPart(file: string, snapshot: SnapshotDescription): Markup {
       vmm &&
         html`${vmm.name} ${vmm.version}${vmm.commandLine !== undefined && html`<br><code>${vmm.commandLine.join(" ")}</code>`}`,
     ],
-    [
-      "machine",
-      machine?.kind === "qemu"
-        ? `${machine.machineType}, ${machine.cpuCount} × ${machine.cpuType}`
-        : undefined,
-    ],
+    ["machine", machineText(machine)],
     ["based on", parent && html`${parent.file}<br><span class="mono">${parent.root}</span>`],
     [
       "machine state",
