@@ -258,3 +258,32 @@ test("a head in the other byte order is read as well", () => {
   using file = StreamFile.open(fileOf(head));
   expect(file.libvirt).toMatchObject(image);
 });
+
+test("interrupted in the middle, neither way leaves a file", async () => {
+  const pages = 5000;
+  const large: StreamModel = {
+    ...model,
+    blocks: [{ name: "ram", sizeBytes: pages * PAGE }],
+    passes: [
+      Array.from({ length: pages }, (_, at) => ({
+        block: 0,
+        offset: at * PAGE,
+        bytes: bytes(1 + (at % 255)),
+      })),
+    ],
+  };
+  const path = fileOf(streamOf(large));
+  await importQemuFile(path, join(dir, "whole.vhu"), by);
+  using reader = SnapshotReader.open(join(dir, "whole.vhu"));
+  const interrupting = () => {
+    const controller = new AbortController();
+    const onProgress = () => controller.abort(new Error("interrupted"));
+    return { signal: controller.signal, onProgress };
+  };
+  const target = join(dir, "never");
+  await expect(importQemuFile(path, target, { ...by, ...interrupting() })).rejects.toThrow("interrupted");
+  for (const format of ["qemu", "qemu-mapped-ram"] as const) {
+    await expect(exportQemuFile(reader, target, format, interrupting())).rejects.toThrow("interrupted");
+  }
+  expect(await Bun.file(target).exists()).toBe(false);
+});
