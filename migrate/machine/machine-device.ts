@@ -46,17 +46,7 @@ export class MachineDevice implements Disposable {
         : { identity: `vhu device run ${config.type}`, version: programs.version }),
       ...(executable === undefined ? {} : { executable }),
     };
-    this.frontend = new VhostUserFrontend(this.backend.socket, loop, {
-      type: deviceTypes[config.type],
-      baseFeatures: baseFeatures & ~virtioFeature.RING_INDIRECT_DESC,
-      ...(config.type === "fs" ? { localConfig: fsConfig(config.tag) } : {}),
-      // The first answer comes when the back-end's process is up, which on a busy host takes seconds.
-      channel: { requestTimeoutMs: BACKEND_TIMEOUT_MS },
-      onDisconnect: () => {
-        this.isLost = true;
-        onLost(this);
-      },
-    });
+    this.frontend = this.#connect(onLost);
     this.features = restored?.features ?? this.frontend.features & (traits.features | baseFeatures);
     const eventIdx = (this.features & virtioFeature.RING_EVENT_IDX) !== 0n;
     this.queues = Array.from(
@@ -115,6 +105,32 @@ export class MachineDevice implements Disposable {
     for (const queue of this.queues) queue[Symbol.dispose]();
     this.interrupt[Symbol.dispose]();
     this.backend.process?.kill("SIGTERM");
+  }
+
+  /** The first answer comes when the back-end's process is up, which on a busy host takes seconds. */
+  #connect(onLost: (device: MachineDevice) => void): VhostUserFrontend {
+    const { config, backend } = this;
+    try {
+      return new VhostUserFrontend(backend.socket, this.loop, {
+        type: deviceTypes[config.type],
+        baseFeatures: baseFeatures & ~virtioFeature.RING_INDIRECT_DESC,
+        ...(config.type === "fs" ? { localConfig: fsConfig(config.tag) } : {}),
+        channel: { requestTimeoutMs: BACKEND_TIMEOUT_MS },
+        onDisconnect: () => {
+          this.isLost = true;
+          onLost(this);
+        },
+      });
+    } catch (cause) {
+      if (!(cause instanceof PeerError)) throw cause;
+      // What it had to say is in the log already.
+      throw new PeerError(
+        `the back-end of ${config.name} (${config.type}) does not serve: ${cause.message}`,
+        {
+          cause: cause.cause,
+        },
+      );
+    }
   }
 
   #onCall(index: number): void {

@@ -154,6 +154,14 @@ describe("a native machine", () => {
     await driver.discard();
   }, 60_000);
 
+  test("a back-end that cannot start is named, and so is why", async () => {
+    const ports = ["[[device]]", 'name = "net0"', 'type = "net"', 'tap = "no/name"', ""].join("\n");
+    using fixture = new MachineFixture(ports);
+    await expect(fixture.start()).rejects.toThrow(
+      /"no\/name" is no name of a network interface[\s\S]*the back-end of net0 \(net\) does not serve/,
+    );
+  }, 60_000);
+
   test("commands in the wrong state are refused and leave the machine as it was", async () => {
     using fixture = new MachineFixture();
     using driver = (await fixture.start()).driver;
