@@ -30,7 +30,7 @@ import type { NetEnd } from "./net-end.ts";
 import { QueuePair } from "./queue-pair.ts";
 import { rarpFrame } from "./rarp.ts";
 import { RxFilter } from "./rx-filter.ts";
-import { checkNetState, flattenNetState, NET_STATE_VERSION, type NetState } from "./state.ts";
+import { checkNetState, flattenNetState, NET_STATE_VERSION, type NetState, netUpgrades } from "./state.ts";
 
 export interface NetOptions {
   /** 6 bytes. Default: a random one, or what a restored state says. */
@@ -69,7 +69,7 @@ export class NetDevice implements VhostUserDevice, Disposable {
   readonly #transmitQuota: ByteQuota;
   readonly #filter = new RxFilter();
   readonly #state: ObjectState<object>;
-  readonly #configured: { readonly mac: Uint8Array; readonly mtu: number };
+  readonly #configured: { mac: Uint8Array; readonly mtu: number };
   #mac: Uint8Array;
   #mtu: number;
   #acked = 0n;
@@ -111,6 +111,7 @@ export class NetDevice implements VhostUserDevice, Disposable {
       capture: () => this.#capture(),
       check: (fields) => checkNetState(fields, { mac, queuePairs }),
       apply: (state) => this.#apply(state as NetState),
+      upgrades: netUpgrades(),
     });
     end.open({
       onInput: (pair) => this.#pairs[pair]!.onInput(),
@@ -270,6 +271,7 @@ export class NetDevice implements VhostUserDevice, Disposable {
   #capture(): object {
     return flattenNetState({
       mac: this.#mac,
+      configuredMac: this.#configured.mac,
       mtu: this.#mtu,
       activePairs: this.#activePairs,
       filter: this.#filter.capture(),
@@ -281,6 +283,7 @@ export class NetDevice implements VhostUserDevice, Disposable {
 
   #apply(state: NetState): void {
     this.#mac = state.mac;
+    this.#configured.mac = state.configuredMac;
     this.#mtu = state.mtu;
     this.#activePairs = state.activePairs;
     this.#filter.restore(state.filter);

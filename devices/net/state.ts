@@ -1,5 +1,6 @@
 import { CompatibilityError, FormatError } from "../../src/errors.ts";
 import { MAX_NET_FRAME_BYTES, MAX_NET_QUEUE_BYTES } from "../../src/limits.ts";
+import { UpgradeRegistry } from "../../src/state/mod.ts";
 import type { QuotaState } from "../rate-limit/mod.ts";
 import type { StateFields } from "../state/mod.ts";
 import { ETHERNET_HEADER_BYTES, MAC_BYTES, MIN_MTU, NET_HEADER_BYTES } from "./config.ts";
@@ -8,7 +9,7 @@ import type { PortState } from "./net-end.ts";
 import { checkRxFilter, type RxFilterState } from "./rx-filter.ts";
 
 /** Version of the sections below. */
-export const NET_STATE_VERSION = 1;
+export const NET_STATE_VERSION = 2;
 
 const LENGTH_BYTES = 4;
 /** A stream's buffer of the shortest frames nearly doubles with their virtio headers; a backlog may come before it. */
@@ -16,7 +17,10 @@ const MAX_FRAMES_BYTES = 4 * MAX_NET_QUEUE_BYTES;
 
 /** What a network device carries from one process to the next. */
 export interface NetState {
+  /** As the driver may have set it. */
   readonly mac: Uint8Array;
+  /** What it began with, and has again after a reset. */
+  readonly configuredMac: Uint8Array;
   readonly mtu: number;
   /** Pairs that the driver uses, of as many as `ports` has. */
   readonly activePairs: number;
@@ -37,6 +41,7 @@ export interface NetIdentity {
 export function flattenNetState(state: NetState): Record<string, unknown> {
   const flat: Record<string, unknown> = {
     mac: state.mac.slice(),
+    configuredMac: state.configuredMac.slice(),
     mtu: state.mtu,
     queuePairs: state.ports.length,
     activePairs: state.activePairs,
@@ -57,17 +62,18 @@ export function flattenNetState(state: NetState): Record<string, unknown> {
 
 /** @throws FormatError, CompatibilityError when it is the state of another device */
 export function checkNetState(fields: StateFields, own: NetIdentity): NetState {
-  const mac = fields.bytes("mac", MAC_BYTES);
-  if (mac.length !== MAC_BYTES) throw new FormatError(`a MAC address of ${mac.length} bytes`, fields.section);
+  const mac = checkMac(fields, "mac");
+  const configuredMac = checkMac(fields, "configuredMac");
   const queuePairs = fields.integer("queuePairs", 1, 0x8000);
   if (queuePairs !== own.queuePairs) {
     throw mismatch("queue pairs", queuePairs, own.queuePairs);
   }
-  if (own.mac !== undefined && Buffer.compare(mac, own.mac) !== 0) {
-    throw mismatch("the MAC address", formatMac(mac), formatMac(own.mac));
+  if (own.mac !== undefined && Buffer.compare(configuredMac, own.mac) !== 0) {
+    throw mismatch("the MAC address", formatMac(configuredMac), formatMac(own.mac));
   }
   return {
     mac,
+    configuredMac,
     mtu: fields.integer("mtu", MIN_MTU, 0xffff),
     activePairs: fields.integer("activePairs", 1, queuePairs),
     filter: checkRxFilter(fields),
@@ -75,6 +81,28 @@ export function checkNetState(fields: StateFields, own: NetIdentity): NetState {
     transmit: checkQuota(fields, "transmit"),
     ports: Array.from({ length: queuePairs }, (_, pair) => checkPort(fields, pair)),
   };
+}
+
+function checkMac(fields: StateFields, name: string): Uint8Array {
+  const mac = fields.bytes(name, MAC_BYTES);
+  if (mac.length === MAC_BYTES) return mac;
+  throw new FormatError(`a MAC address of ${mac.length} bytes`, fields.section);
+}
+
+/** The ways from older states to this version's. */
+export function netUpgrades(): UpgradeRegistry {
+  const registry = new UpgradeRegistry();
+  registry.register({
+    deviceType: "net",
+    from: 1,
+    to: 2,
+    upgrade: (sections) => {
+      // Which address it was configured with was not told; mostly it is the one that the driver uses.
+      const old = Object(sections.get("state"));
+      return new Map(sections).set("state", { ...old, configuredMac: old.mac });
+    },
+  });
+  return registry;
 }
 
 function checkQuota(fields: StateFields, direction: string): QuotaState {

@@ -2,6 +2,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fuzzDevices } from "../fuzz/devices.ts";
 import { fuzz, fuzzRequests } from "../fuzz/protocol.ts";
 import { fuzzQemuFile } from "../fuzz/qemu-file.ts";
 import { fuzzQemuStream } from "../fuzz/qemu-stream.ts";
@@ -37,6 +38,11 @@ export const soaks: readonly Soak[] = [
     what: "100,000 random back-end requests to a front-end",
     run: () => withoutGrowth(fuzzRequests(20261123, 100_000)),
     sample: () => withoutGrowth(fuzzRequests(20261123, 2_000)),
+  },
+  {
+    name: "devices",
+    what: "1,000,000 chains of hostile drivers to every device",
+    run: () => [...fuzzDevices(20261125, 1_000_000)],
   },
   {
     name: "qemu-files",

@@ -1,4 +1,6 @@
 import { describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { LoopbackEnd, NetDevice, type NetOptions, netFeature } from "../../../devices/net/mod.ts";
 import { CompatibilityError, FormatError } from "../../../src/errors.ts";
 import { decodeState, encodeState } from "../../../src/state/mod.ts";
@@ -68,6 +70,34 @@ describe("restore", () => {
     loadDevice(device(loop, { mac: MAC }), state);
   });
 
+  test("an address that the driver has set goes along, and is gone after a reset", () => {
+    using net = new NetRig((loop) => new LoopbackEnd(loop), { acked: WITH_CONTROL });
+    expect(net.control(1, 1, OTHER)).toBe(0);
+    net.suspend();
+    const state = saveDevice(net.device);
+    for (const options of [{ mac: MAC }, {}]) {
+      const next = device(net.loop, options);
+      loadDevice(next, state);
+      expect(macOf(next)).toEqual(OTHER);
+      next.reset();
+      expect(macOf(next)).toEqual(MAC);
+    }
+    expect(() => loadDevice(device(net.loop, { mac: OTHER }), state)).toThrow(CompatibilityError);
+  });
+
+  test("a state of version 1 loads for ever, with its frames", () => {
+    const fixture = readFileSync(join(import.meta.dirname, "../../fixtures/net-state-v1.bin"));
+    expect(decodeState(fixture).header.version).toBe(1);
+    using net = new NetRig((loop) => new LoopbackEnd(loop));
+    net.suspend();
+    loadDevice(net.device, fixture);
+    expect([macOf(net.device), Buffer.from(net.device.readConfig()).readUInt16LE(10)]).toEqual([MAC, 1400]);
+    net.resume();
+    net.offer(4);
+    expect([net.receive(), net.receive()]).toEqual([frame(0, 64), frame(1, 65)]);
+    expect(decodeState(saveDevice(net.device)).header.version).toBe(2);
+  });
+
   test("the number of queue pairs has to be the same", () => {
     using loop = new EventLoop();
     const state = saveDevice(device(loop, { mac: MAC }, 2));
@@ -87,6 +117,7 @@ describe("restore", () => {
 
   const bad: readonly [string, Record<string, unknown>][] = [
     ["a short address", { mac: new Uint8Array(5) }],
+    ["a short address of its own", { configuredMac: new Uint8Array(5) }],
     ["an impossible MTU", { mtu: 67 }],
     ["more active pairs than there are", { activePairs: 2 }],
     ["unknown receive modes", { rxModes: 64 }],
