@@ -40,7 +40,7 @@ export function registerSnapshotConvert(parent: Command): void {
 TARGET holds the same machine, compressed anew, in the newest version of the format. It is encrypted with a key of its own where
 --encrypt-to or --encrypt-passphrase-file is given, else it is not, whatever FILE was. A signature is not kept.
 FILE may be a migration file of QEMU (migrate file:, exec:cat, with mapped-ram or without) or what "virsh save" wrote
-(uncompressed, gzip or zstd): what it is, its first bytes tell. With --to a snapshot of a QEMU machine is written as one of
+(uncompressed, gzip or zstd): what it is, its first bytes tell. A snapshot may come through stdin ("-"), these may not. With --to a snapshot of a QEMU machine is written as one of
 them: "qemu" for -incoming file:, "qemu-mapped-ram", or "libvirt" for "virsh restore", if it was made of a virsh save file.
 docs/qemu-streams.md says what is kept.`,
     examples: [
@@ -109,7 +109,8 @@ async function convert(
   options: ConvertOptions,
 ): Promise<undefined> {
   const { to = "vhu" } = options;
-  const isForeign = isQemuFile(parseAddressOf(file, "file", ["file"]).path);
+  const source = parseAddressOf(file, "file", ["file", "stdio"]);
+  const isForeign = source.kind === "file" && isQemuFile(source.path);
   if (to === "vhu") {
     return isForeign ? fromQemu(context, file, target, options) : rewrite(context, file, target, options);
   }

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { encodeLibvirtHead } from "../../migrate/qemu/files/libvirt-header.ts";
@@ -48,6 +48,9 @@ test("convert: 0 from QEMU's files and libvirt's, and back; inspect and diff see
   expect(states).toEqual([
     { device: "cpu_common", field: "pc", before: { name: "pc", value: 1 }, after: { name: "pc", value: 7 } },
   ]);
+  const stdin = readFileSync(at("a.vhu"));
+  expect((await runVhu(["snapshot", "convert", "-", at("piped.vhu")], { stdin })).status).toBe(0);
+  expect((await vhu("diff", at("a.vhu"), at("piped.vhu"))).status).toBe(0);
   for (const format of ["libvirt", "qemu", "qemu-mapped-ram"]) {
     expect(await vhu("convert", "--to", format, at("a.vhu"), at(format))).toMatchObject({ status: 0 });
     await vhu("convert", at(format), at("again.vhu"));
