@@ -178,7 +178,8 @@ export class BlocksWorkload implements Workload {
     }
     if (offered) this.disk.queues[0]!.notify();
     this.#log?.pump();
-    if (!offered) this.#schedule();
+    // Without pauses the next completion brings it on.
+    if (!offered && this.config["pause-ms"] > 0) this.#schedule();
   }
 
   #next(token: number): boolean {

@@ -154,6 +154,14 @@ describe("a native machine", () => {
     await driver.discard();
   }, 60_000);
 
+  test("goes as fast as it can without pauses", async () => {
+    using fixture = new MachineFixture("pause-ms = 0");
+    using driver = (await fixture.start()).driver;
+    await waitForSequence(driver, 3000);
+    expect(await fixture.verify()).toMatchObject({ checked: BLOCKS, lost: 0, torn: 0, repeated: 0 });
+    await driver.discard();
+  }, 60_000);
+
   test("a back-end that cannot start is named, and so is why", async () => {
     const ports = ["[[device]]", 'name = "net0"', 'type = "net"', 'tap = "no/name"', ""].join("\n");
     using fixture = new MachineFixture(ports);
