@@ -13,6 +13,7 @@ export type {
   VmSink,
   VmSource,
 } from "./driver.ts";
+export type { HandoverWord } from "./live/mod.ts";
 export { type LoadOptions, loadMachine } from "./load.ts";
 export { type LoadCheckOptions, loadChecks } from "./load-checks.ts";
 export { type LoadNewQemuOptions, loadNewQemu } from "./load-new-qemu.ts";

@@ -1,3 +1,5 @@
+import { UsageError } from "../src/errors.ts";
+import { assessHandover, type HandoverWord } from "./live/mod.ts";
 import {
   type Assessment,
   assessLoad,
@@ -6,9 +8,15 @@ import {
   type OperationRecord,
 } from "./operations/mod.ts";
 
-/** What an interrupted operation has left, and how to go on. */
-export function assessOperation(record: OperationRecord, look: LookAtMachine): Promise<Assessment> {
-  return record.kind === "save" || record.kind === "send"
-    ? assessSave(record, look)
-    : assessLoad(record, look);
+/** What an interrupted operation has left, and how to go on. @throws UsageError for a word about a move that is none */
+export async function assessOperation(
+  record: OperationRecord,
+  look: LookAtMachine,
+  word: HandoverWord = {},
+): Promise<Assessment> {
+  if (record.kind === "send" || record.kind === "receive") return await assessHandover(record, look, word);
+  if (word.other !== undefined || word.abandon) {
+    throw new UsageError(`${record.id} is no move between hosts: --other and --abandon are for those`);
+  }
+  return record.kind === "save" ? await assessSave(record, look) : await assessLoad(record, look);
 }

@@ -1,9 +1,12 @@
 import type { ProcessIdentity } from "../../src/sys/mod.ts";
+import type { OperationFacts } from "./entry.ts";
 
 /** What recovery does, in this order. Plain data: nothing is done before somebody asks for it. */
 export type RecoveryAction =
   /** Ends a process that the operation started, or a machine that has given itself up. */
   | { readonly do: "end-process"; readonly process: ProcessIdentity; readonly role: string }
+  /** Writes into the log what the actions after it rest on. */
+  | { readonly do: "record"; readonly phase: string; readonly facts: OperationFacts }
   /** Removes what a killed writer left beside this file. */
   | { readonly do: "remove-leftovers"; readonly path: string }
   | { readonly do: "remove-file"; readonly path: string }
@@ -19,6 +22,8 @@ export interface Assessment {
   readonly actions: readonly RecoveryAction[];
   /** What the log says once the actions are done. */
   readonly afterwards: string;
+  /** It stays interrupted after the actions: something on another host is missing. */
+  readonly staysOpen?: boolean | undefined;
 }
 
 /** "gone": nobody is at the address. "unknown": somebody may be, but does not answer. */

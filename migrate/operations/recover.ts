@@ -18,20 +18,23 @@ export interface RecoverOptions {
 /** Does what the assessment says, and ends the operation. When an action fails it stays interrupted, to be tried again. */
 export async function recoverOperation(
   operation: Operation,
-  { actions, afterwards }: Assessment,
+  { actions, afterwards, staysOpen }: Assessment,
   options: RecoverOptions,
 ): Promise<void> {
   for (const action of actions) {
     options.onAction?.(describeAction(action));
-    await perform(action, options);
+    if (action.do === "record") operation.phase(action.phase, action.facts);
+    else await perform(action, options);
   }
-  operation.end({ result: "recovered", message: afterwards });
+  if (!staysOpen) operation.end({ result: "recovered", message: afterwards });
 }
 
 export function describeAction(action: RecoveryAction): string {
   switch (action.do) {
     case "end-process":
       return `end process ${action.process.pid} (${action.role})`;
+    case "record":
+      return `write down that it is ${action.phase}`;
     case "remove-leftovers":
       return `remove what a killed writer left beside ${action.path}`;
     case "remove-file":
@@ -43,7 +46,10 @@ export function describeAction(action: RecoveryAction): string {
   }
 }
 
-async function perform(action: RecoveryAction, { resumeMachine }: RecoverOptions): Promise<void> {
+async function perform(
+  action: Exclude<RecoveryAction, { do: "record" }>,
+  { resumeMachine }: RecoverOptions,
+): Promise<void> {
   switch (action.do) {
     case "end-process":
       return endProcess(action.process);

@@ -1,6 +1,8 @@
 import { describe, expect, test } from "bun:test";
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
-import { Operation, OperationsLog } from "../../migrate/mod.ts";
+import { existsSync } from "node:fs";
+import { OperationsLog } from "../../migrate/mod.ts";
+import { identityOf, isRunning } from "../../src/sys/mod.ts";
+import { interruptedOperation } from "../support/interrupted-operation.ts";
 import { killOperations } from "../support/kill-operations.ts";
 import { MachineFixture, waitForSequence } from "../support/machine-fixture.ts";
 import { PROGRAM, runVhu } from "./run-vhu.ts";
@@ -94,23 +96,12 @@ describe("vhu migrate status, list, cancel, recover", () => {
     using _fixture = fixture;
     const orphan = Bun.spawn(["sleep", "1000"], { stdio: ["ignore", "ignore", "ignore"] });
     const unmarked = Bun.spawn(["sleep", "1000"], { stdio: ["ignore", "ignore", "ignore"] });
-    let id: string;
-    {
-      using operation = Operation.begin(log, { kind: "load", source: "/m.vhu", target: "a new process" });
+    const start = { kind: "load", source: "/m.vhu", target: "a new process" } as const;
+    const id = interruptedOperation(log, start, (operation) => {
       operation.phase("starting", { runsAt: `machine:${fixture.socket}`, sockets: [fixture.socket] });
       operation.started("the machine", orphan.pid);
-      id = operation.id;
-      // As though this test's process had died.
       operation.phase("loading");
-    }
-    const text = readFileSync(log.pathOf(id), "utf8");
-    const lines = text.trim().split("\n");
-    const begin = JSON.parse(lines[0]!.slice(17));
-    begin.owner.startTicks = "1";
-    const json = JSON.stringify(begin);
-    lines[0] = `${Bun.hash.xxHash3(json).toString(16).padStart(16, "0")} ${json}`;
-    writeFileSync(log.pathOf(id), `${lines.join("\n")}\n`);
-
+    });
     const marked = Bun.spawn(["sleep", "1000"], {
       stdio: ["ignore", "ignore", "ignore"],
       env: { VHU_OPERATION: id },
@@ -133,6 +124,85 @@ describe("vhu migrate status, list, cancel, recover", () => {
     expect(existsSync(fixture.socket)).toBe(false);
     expect(await vhu("status")).toMatchObject({ status: 0 });
     expect(log.read(id).outcome).toMatchObject({ result: "recovered" });
+  }, 60_000);
+});
+
+describe("moves between hosts that broke off", () => {
+  test("the source has given it up: only the other host's word takes it back", async () => {
+    const { fixture, log, vhu } = setUp();
+    using _fixture = fixture;
+    const { driver, process: machine } = await fixture.start();
+    using _driver = driver;
+    const { workloads } = await waitForSequence(driver, 20);
+    const address = `machine:${fixture.socket}`;
+    await runVhu(["machine", "suspend", address]);
+    const id = interruptedOperation(
+      log,
+      { kind: "send", source: address, target: "tcp:b:4950" },
+      (operation) => {
+        operation.phase("sending", { vmProcess: identityOf(machine.pid)!, handover: { state: "sending" } });
+        operation.phase("released", { handover: { state: "released" } });
+      },
+    );
+    const status = await vhu("status");
+    expect(status).toMatchObject({ status: 1 });
+    expect(status.stdout).toContain(`${id} interrupted: released: ${address}: this host has given it up`);
+    expect(status.stdout.trim()).not.toContain("\n");
+    // Without a word, and while the other may run it: it stays as it is.
+    for (const words of [[], ["--other", "loaded"], ["--other", "owner"]]) {
+      const ran = await vhu("recover", id, ...words);
+      expect(ran).toMatchObject({ status: 0 });
+      expect(ran.stdout).toContain("may not run it");
+      expect((await driver.status()).runState).toBe("suspended");
+      expect(await vhu("status")).toMatchObject({ status: 1 });
+    }
+    expect(await vhu("recover", id, "--other", "sending")).toMatchObject({ status: 2 });
+    expect(await vhu("recover", id, "--abandon")).toMatchObject({ status: 2 });
+    const recovered = await vhu("recover", id, "--other", "abandoned");
+    expect(recovered).toMatchObject({ status: 0 });
+    expect(recovered.stdout).toContain("it goes on here");
+    await waitForSequence(driver, workloads[0]!.counters.sequence! + 20);
+    expect(log.read(id).facts.handover).toEqual({ state: "kept" });
+    expect(await vhu("status")).toMatchObject({ status: 0 });
+    await driver.discard();
+  }, 60_000);
+
+  test("the destination has all of it: the source's word lets it run, or drops it", async () => {
+    const { fixture, log, vhu } = setUp();
+    using _fixture = fixture;
+    const { driver, process: machine } = await fixture.start();
+    using _driver = driver;
+    const { workloads } = await waitForSequence(driver, 20);
+    const address = `machine:${fixture.socket}`;
+    const loaded = () =>
+      interruptedOperation(
+        log,
+        { kind: "receive", source: "tcp:a", target: "a new process" },
+        (operation) => {
+          operation.phase("receiving", { runsAt: address, handover: { state: "receiving" } });
+          operation.started("the machine", machine.pid);
+          operation.phase("loaded", { handover: { state: "loaded" } });
+        },
+      );
+    await runVhu(["machine", "suspend", address]);
+    const first = loaded();
+    const status = await vhu("status");
+    expect(status.stdout).toContain(`${first} interrupted: loaded: ${address}: all of it is here`);
+    expect((await vhu("recover", first)).stdout).toContain("waits for the source's word");
+    expect((await driver.status()).runState).toBe("suspended");
+    expect(await vhu("recover", first, "--other", "moved")).toMatchObject({ status: 1 });
+    const owned = await vhu("recover", first, "--other", "released");
+    expect(owned).toMatchObject({ status: 0 });
+    expect(owned.stdout).toContain("it runs here");
+    await waitForSequence(driver, workloads[0]!.counters.sequence! + 20);
+    expect(log.read(first).facts.handover).toEqual({ state: "running" });
+    const second = loaded();
+    const dropped = await vhu("recover", second, "--abandon");
+    expect(dropped).toMatchObject({ status: 0 });
+    expect(log.read(second).facts.handover).toEqual({ state: "abandoned" });
+    expect(isRunning({ pid: machine.pid, startTicks: log.read(second).facts.started![0]!.startTicks })).toBe(
+      false,
+    );
   }, 60_000);
 });
 
