@@ -96,13 +96,13 @@ export const catalogue: readonly CatalogueEntry[] = [
   {
     words: "snapshot convert",
     summary:
-      "write a snapshot anew: in the newest version, full, encrypted or not; from QEMU's and libvirt's files, and to them",
+      "write a snapshot anew: version, encryption; from and to directories, QEMU's and libvirt's files",
     load: async () => (await import("./commands/snapshot-convert.ts")).registerSnapshotConvert,
   },
   {
     words: "snapshot replace",
     summary: "write a snapshot anew, with another state for one device",
-    load: async () => (await import("./commands/snapshot-convert.ts")).registerSnapshotReplace,
+    load: async () => (await import("./commands/snapshot-replace.ts")).registerSnapshotReplace,
   },
   {
     words: "snapshot sign",

@@ -2,6 +2,12 @@
 
 export { BackendDriver } from "./backend-driver.ts";
 export { type BackendCommand, StartedBackends } from "./backends/mod.ts";
+export {
+  exportDirectory,
+  type ImportDirectoryOptions,
+  importDirectory,
+  isSnapshotDirectory,
+} from "./directory/mod.ts";
 export type {
   MachineOutline,
   MoveOptions,

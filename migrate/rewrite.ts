@@ -1,7 +1,7 @@
 import type { MoveOptions } from "./driver.ts";
 import { copyMemory } from "./ram/mod.ts";
 import {
-  type HeaderFields,
+  headerFieldsOf,
   RecordType,
   type SnapshotReader,
   type SnapshotSummary,
@@ -10,7 +10,9 @@ import {
   type WriterOptions,
 } from "./snapshot/mod.ts";
 
-export interface RewriteOptions extends MoveOptions, Pick<WriterOptions, "base" | "fileKey"> {
+export interface RewriteOptions
+  extends MoveOptions,
+    Pick<WriterOptions, "base" | "fileKey" | "level" | "formatVersion"> {
   /** Devices whose state is another one now, by their ids. */
   readonly deviceStates?: ReadonlyMap<number, Uint8Array> | undefined;
 }
@@ -26,7 +28,7 @@ export async function rewriteSnapshot(
   target: string | number,
   options: RewriteOptions = {},
 ): Promise<SnapshotSummary> {
-  const header = headerOf(reader);
+  const header = headerFieldsOf(reader.header);
   using writer =
     typeof target === "string"
       ? SnapshotWriter.toFile(target, header, options)
@@ -40,19 +42,6 @@ export async function rewriteSnapshot(
   });
   writer.writeManifest({ ...reader.manifest, devices });
   return writer.finish();
-}
-
-function headerOf({ header }: SnapshotReader): HeaderFields {
-  const { writer, createdAt, runState, machine, vmm, host, labels } = header;
-  return {
-    writer,
-    createdAt,
-    host,
-    labels,
-    ...(runState === undefined ? {} : { runState }),
-    ...(machine === undefined ? {} : { machine }),
-    ...(vmm === undefined ? {} : { vmm: { ...vmm } as NonNullable<HeaderFields["vmm"]> }),
-  };
 }
 
 function copyStream(

@@ -1,50 +1,59 @@
-import { readFileSync } from "node:fs";
 import { type Command, Option } from "commander";
 import {
+  exportDirectory,
   exportQemuFile,
+  importDirectory,
   importQemuFile,
   isQemuFile,
-  OwnSnapshots,
+  isSnapshotDirectory,
   type QemuFileFormat,
   qemuFileFormats,
-  rewriteSnapshot,
 } from "../../migrate/mod.ts";
-import { type NewFileKey, newFileKey } from "../../migrate/snapshot/mod.ts";
 import { version } from "../../package.json" with { type: "json" };
-import { SyscallError, UsageError } from "../../src/errors.ts";
+import { UsageError } from "../../src/errors.ts";
 import { aboutLater } from "../about.ts";
 import { parseAddressOf } from "../address.ts";
-import { collect } from "../collect.ts";
 import { action, addCommand, type CommandContext } from "../command.ts";
-import { addOpeningOptions, type OpeningOptions, openWith, passphraseIn } from "../credentials.ts";
+import { addOpeningOptions, type OpeningOptions, openWith } from "../credentials.ts";
 import { formatBytes } from "../output/format.ts";
 import { printable } from "../output/printable.ts";
-import { deviceNamed } from "../snapshot/device-named.ts";
+import {
+  addWritingOptions,
+  keyOf,
+  rewrite,
+  summarize,
+  targetOf,
+  type WritingOptions,
+  writerOptions,
+} from "../snapshot/rewrite.ts";
 
-interface ConvertOptions extends OpeningOptions {
-  readonly encryptTo?: readonly string[];
-  readonly encryptPassphraseFile?: readonly string[];
-  readonly to?: "vhu" | QemuFileFormat;
+interface ConvertOptions extends OpeningOptions, WritingOptions {
+  readonly to?: (typeof snapshotForms)[number] | QemuFileFormat;
 }
 
-interface ReplaceOptions extends ConvertOptions {
-  readonly device: string;
-  readonly state: string;
-}
+/** What `--to` takes beside QEMU's files. */
+const snapshotForms = ["vhu", "vhu-0", "directory"] as const;
 
 export function registerSnapshotConvert(parent: Command): void {
   const command = addCommand(parent, {
     usage: "convert <file> <target>",
-    description: `write a snapshot anew: in the newest version, full, encrypted or not; from QEMU's and libvirt's files, and to them
+    description: `write a snapshot anew: version, encryption; from and to directories, QEMU's and libvirt's files
 
 TARGET holds the same machine, compressed anew, in the newest version of the format. It is encrypted with a key of its own where
---encrypt-to or --encrypt-passphrase-file is given, else it is not, whatever FILE was. A signature is not kept.
+--encrypt-to or --encrypt-passphrase-file is given, else it is not, whatever FILE was. A signature is not kept. FILE and TARGET may
+be "-" where they are snapshots.
+--to directory writes a directory of plain files: snapshot.json with all that is JSON in a snapshot, a file for each memory region,
+device and stream. Such a directory, edited or not, is a FILE as well: its JSON and the sizes of its files are checked.
+--to vhu-0 writes version 0 of the format, for an old vhu; what that has no room for is refused, but for the CPU's name.
 FILE may be a migration file of QEMU (migrate file:, exec:cat, with mapped-ram or without) or what "virsh save" wrote
-(uncompressed, gzip or zstd): what it is, its first bytes tell. A snapshot may come through stdin ("-"), these may not. With --to a snapshot of a QEMU machine is written as one of
+(uncompressed, gzip or zstd): what it is, its first bytes tell. With --to a snapshot of a QEMU machine is written as one of
 them: "qemu" for -incoming file:, "qemu-mapped-ram", or "libvirt" for "virsh restore", if it was made of a virsh save file.
 docs/qemu-streams.md says what is kept.`,
     examples: [
       ["vhu snapshot convert old.vhu new.vhu", "an old file in the newest version"],
+      ["vhu snapshot convert --level 12 web.vhu small.vhu", "smaller, and slower to write"],
+      ["vhu snapshot convert --to directory web.vhu web.d", "take it apart, for an editor"],
+      ["vhu snapshot convert web.d web.vhu", "and put it together again"],
       ["vhu snapshot convert web.mig web.vhu", "what QEMU wrote with migrate file:web.mig"],
       ["vhu snapshot convert web.save web.vhu", "what virsh save wrote"],
       ["vhu snapshot convert --to qemu web.vhu web.mig", "for qemu-system-x86_64 … -incoming file:web.mig"],
@@ -52,53 +61,20 @@ docs/qemu-streams.md says what is kept.`,
       ["vhu snapshot convert --identity key.txt safe.vhu web.vhu", "decrypt"],
     ],
     exitStatus: {
-      3: "the file is no snapshot, or is damaged; there is no TARGET",
+      3: "the file is no snapshot, or is damaged, or a directory's JSON is wrong; there is no TARGET",
       4: "a parent or a key is missing, or it is of a kind that cannot be converted",
     },
   });
-  addEncryptOptions(addOpeningOptions(command))
+  addWritingOptions(addOpeningOptions(command))
     .addOption(
-      new Option("--to <format>", "what TARGET is").choices(["vhu", ...qemuFileFormats]).default("vhu"),
+      new Option("--to <format>", "what TARGET is")
+        .choices([...snapshotForms, ...qemuFileFormats])
+        .default("vhu"),
     )
     .action(
       action((context, file: string, target: string, options: ConvertOptions) =>
         convert(context, file, target, options),
       ),
-    );
-}
-
-export function registerSnapshotReplace(parent: Command): void {
-  const command = addCommand(parent, {
-    usage: "replace <file> <target>",
-    description: `write a snapshot anew, with another state for one device
-
-For repairs and experiments: the bytes of --state are stored as they are, and only the back-end will say whether it takes them.`,
-    examples: [
-      ["vhu snapshot extract --device disk web.vhu disk.state", "take the state out"],
-      ["vhu snapshot replace --device disk --state disk.state web.vhu new.vhu", "put another one in"],
-    ],
-    exitStatus: {
-      3: "the file is no snapshot, or is damaged; there is no TARGET",
-      4: "a parent or a key is missing",
-    },
-  });
-  addEncryptOptions(addOpeningOptions(command))
-    .requiredOption("--device <name>", "whose state")
-    .requiredOption("--state <file>", "the new state")
-    .action(
-      action((context, file: string, target: string, options: ReplaceOptions) =>
-        rewrite(context, file, target, options, options),
-      ),
-    );
-}
-
-function addEncryptOptions(command: Command): Command {
-  return command
-    .option("--encrypt-to <recipient>", "encrypt to an age recipient (age1…); may be repeated", collect)
-    .option(
-      "--encrypt-passphrase-file <file>",
-      "encrypt with the passphrase in a file; may be repeated",
-      collect,
     );
 }
 
@@ -111,18 +87,65 @@ async function convert(
   const { to = "vhu" } = options;
   const source = parseAddressOf(file, "file", ["file", "stdio"]);
   const isForeign = source.kind === "file" && isQemuFile(source.path);
-  if (to === "vhu") {
-    return isForeign ? fromQemu(context, file, target, options) : rewrite(context, file, target, options);
+  const isDirectory = source.kind === "file" && isSnapshotDirectory(source.path);
+  if (to === "vhu" || to === "vhu-0") {
+    if (isDirectory) return fromDirectory(context, file, target, options);
+    if (isForeign && to === "vhu-0") throw new UsageError("make a snapshot of it first (--to vhu)");
+    return isForeign
+      ? fromQemu(context, file, target, options)
+      : rewrite(context, file, target, { ...options, formatVersion: versionOf(options) });
   }
-  if (isForeign) {
-    throw new UsageError(
-      `${file} is a file of QEMU or libvirt already: make a snapshot of it first (--to vhu)`,
-    );
+  if (isForeign || isDirectory) {
+    const what = isForeign ? "a file of QEMU or libvirt" : "a directory";
+    throw new UsageError(`${file} is ${what} already: make a snapshot of it first (--to vhu)`);
   }
   if ((options.encryptTo ?? options.encryptPassphraseFile) !== undefined) {
-    throw new UsageError(`a file for QEMU or libvirt (--to ${to}) cannot be encrypted`);
+    throw new UsageError(`only a snapshot can be encrypted, not what --to ${to} writes`);
   }
+  if (to === "directory") return toDirectory(context, file, target, options);
   return toQemu(context, file, target, to, options);
+}
+
+function versionOf({ to }: ConvertOptions): number | undefined {
+  return to === "vhu-0" ? 0 : undefined;
+}
+
+async function fromDirectory(
+  { output, signal }: CommandContext,
+  folder: string,
+  targetText: string,
+  options: ConvertOptions,
+): Promise<undefined> {
+  const target = targetOf(output, targetText);
+  const writing = { ...(await writerOptions(options)), formatVersion: versionOf(options), signal };
+  using progress = output.progress("read");
+  const { root, sizeBytes } = await aboutLater(folder, () =>
+    importDirectory(folder, target, {
+      ...writing,
+      onProgress: ({ done, total }) => progress.update({ doneBytes: done, totalBytes: total }),
+    }),
+  );
+  summarize(output, targetText, root, sizeBytes);
+  return undefined;
+}
+
+async function toDirectory(
+  { output, signal }: CommandContext,
+  file: string,
+  targetText: string,
+  options: OpeningOptions,
+): Promise<undefined> {
+  const { path } = parseAddressOf(targetText, "target", ["file"]);
+  using reader = await aboutLater(file, () => openWith(file, options));
+  using progress = output.progress("write");
+  await exportDirectory(reader, path, {
+    signal,
+    onProgress: ({ done, total }) => progress.update({ doneBytes: done, totalBytes: total }),
+  });
+  output.summary({ folder: path }, () => [
+    `${path} is written; vhu snapshot convert ${path} FILE makes a snapshot of it`,
+  ]);
+  return undefined;
 }
 
 async function fromQemu(
@@ -177,48 +200,3 @@ const HOW_TO_LOAD: Readonly<Record<QemuFileFormat, string>> = {
   "qemu-mapped-ram": "with the capability mapped-ram, migrate-incoming file:PATH loads it",
   libvirt: "virsh restore loads it",
 };
-
-async function keyOf(options: ConvertOptions): Promise<NewFileKey | undefined> {
-  const to = {
-    recipients: options.encryptTo ?? [],
-    passphrases: (options.encryptPassphraseFile ?? []).map(passphraseIn),
-  };
-  return to.recipients.length + to.passphrases.length === 0 ? undefined : await newFileKey(to);
-}
-
-async function rewrite(
-  { output, signal }: CommandContext,
-  file: string,
-  targetText: string,
-  options: ConvertOptions,
-  replaced?: Pick<ReplaceOptions, "device" | "state">,
-): Promise<undefined> {
-  const { path } = parseAddressOf(targetText, "target", ["file"]);
-  const fileKey = await keyOf(options);
-  using reader = await aboutLater(file, () => openWith(file, options));
-  const deviceStates =
-    replaced && new Map([[deviceNamed(reader, replaced.device).id, contentOf(replaced.state)] as const]);
-  using progress = output.progress("write");
-  const { root, sizeBytes } = await rewriteSnapshot(reader, path, {
-    signal,
-    fileKey,
-    deviceStates,
-    onProgress: ({ done, total }) => progress.update({ doneBytes: done, totalBytes: total }),
-  });
-  // Whoever changed a state wrote that file; a converted one is as trusted as it was.
-  const own = new OwnSnapshots();
-  if (own.has(reader.root)) own.add(root);
-  output.summary({ file: path, root, sizeBytes }, () => [
-    `${path}: ${formatBytes(sizeBytes)}`,
-    `  root ${root}`,
-  ]);
-  return undefined;
-}
-
-function contentOf(path: string): Uint8Array {
-  try {
-    return readFileSync(path);
-  } catch (error) {
-    throw new SyscallError("open", (error as NodeJS.ErrnoException).code ?? "EIO", path);
-  }
-}

@@ -31,14 +31,16 @@ export class ExtentWriter {
   readonly #frameList: Frame[] = [];
   #scratch: Uint8Array | undefined;
 
-  constructor(output: RecordOutput, isReadable: boolean) {
+  constructor(output: RecordOutput, isReadable: boolean, maxBatchExtents?: number) {
     this.#output = output;
     this.#isReadable = isReadable;
-    this.#batch = new FrameBatch(output);
+    this.#batch = new FrameBatch(output, maxBatchExtents);
   }
 
   /** @param room Has the window's frame, if there is one, until this returns. */
   place(where: PlacedWindow, { runs, frame: packed }: PackedWindow, room: Uint8Array): void {
+    // Bare extents since the last window may have left too little room for all of this one.
+    this.#batch.flushIfFull();
     const bytes = room.subarray(0, packed?.sizeBytes ?? 0);
     const known = packed === undefined ? undefined : this.#frames.get(packed.checksum);
     const isKnown =

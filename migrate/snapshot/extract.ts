@@ -2,6 +2,7 @@ import { ftruncateSync } from "node:fs";
 import { UsageError } from "../../src/errors.ts";
 import { coreFileHead } from "./core-file.ts";
 import { systemCall, writeAll } from "./file-io.ts";
+import type { StreamEntry } from "./index-table.ts";
 import type { LoadProgress } from "./load-pool.ts";
 import { OutputFile } from "./output-file.ts";
 import type { SnapshotReader } from "./snapshot-reader.ts";
@@ -40,7 +41,16 @@ export async function extractCore(
 
 /** One device's state, verbatim. @throws UsageError, FormatError, SyscallError */
 export function extractDevice(reader: SnapshotReader, deviceId: number, path: string): void {
+  writeChunks(reader.deviceState(deviceId), path);
+}
+
+/** Any of the streams, as it was saved. @throws FormatError, SyscallError */
+export function extractStream(reader: SnapshotReader, stream: StreamEntry, path: string): void {
+  writeChunks(reader.readStream(stream), path);
+}
+
+function writeChunks(chunks: Iterable<Uint8Array>, path: string): void {
   using file = new OutputFile(path);
-  for (const chunk of reader.deviceState(deviceId)) writeAll(file.fd, chunk, path);
+  for (const chunk of chunks) writeAll(file.fd, chunk, path);
   file.publish();
 }

@@ -19,13 +19,16 @@ export type Mutable<Type> = { -readonly [Key in keyof Type]: Type[Key] };
 /** The extents and frames of one record while it grows. */
 export class FrameBatch {
   readonly #output: RecordOutput;
+  readonly #maxExtents: number;
   #extents: Mutable<Extent>[] = [];
   #buffer: Uint8Array | undefined;
   /** Where the next frame goes in the buffer. Frames of the open batch carry offsets in the buffer, made negative. */
   #fill = FRAMES_START;
 
-  constructor(output: RecordOutput) {
+  /** @param maxExtents Of a record. */
+  constructor(output: RecordOutput, maxExtents = MAX_SNAPSHOT_BATCH_EXTENTS) {
     this.#output = output;
+    this.#maxExtents = maxExtents;
   }
 
   get last(): Mutable<Extent> | undefined {
@@ -51,14 +54,15 @@ export class FrameBatch {
   }
 
   add(extent: Mutable<Extent>): void {
-    if (this.#extents.length === MAX_SNAPSHOT_BATCH_EXTENTS) this.flush();
+    if (this.#extents.length === this.#maxExtents) this.flush();
     this.#extents.push(extent);
   }
 
   /** Between windows: the extents of a window and their frame belong into one record. */
   flushIfFull(): void {
     const isFull = this.#fill - FRAMES_START >= BATCH_FRAME_BYTES;
-    if (isFull || this.#extents.length > MAX_SNAPSHOT_BATCH_EXTENTS - WINDOW_PAGES) this.flush();
+    const mostOfWindow = Math.min(WINDOW_PAGES, this.#maxExtents);
+    if (isFull || this.#extents.length > this.#maxExtents - mostOfWindow) this.flush();
   }
 
   /** One record: the table goes right in front of the frames, so that the whole is one piece of the buffer. */

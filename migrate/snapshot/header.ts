@@ -33,6 +33,17 @@ export interface HeaderFields {
   readonly host?: { readonly kernel: string; readonly architecture: string; readonly cpu: string };
 }
 
+/** What another file takes over from a header: all but the id. */
+export function headerFieldsOf(header: SnapshotHeader): HeaderFields {
+  const { writer, createdAt, runState, machine, vmm, host, labels } = header;
+  return {
+    ...{ writer, createdAt, host, labels },
+    ...(runState === undefined ? {} : { runState }),
+    ...(machine === undefined ? {} : { machine }),
+    ...(vmm === undefined ? {} : { vmm: { ...vmm } as NonNullable<HeaderFields["vmm"]> }),
+  };
+}
+
 export type FullHeader = ReturnType<typeof fullHeader>;
 
 /** What the caller said, with the rest filled in. */

@@ -44,6 +44,14 @@ export function decodeMemoryMap(json: Uint8Array, offset: number): SnapshotRegio
   return parse(loadSchemas().memoryMap, json, "memory map", offset).regions;
 }
 
+/** Parts that are JSON somewhere else than in a file. @throws FormatError that names the field */
+export const parseHeader = (value: unknown): SnapshotHeader =>
+  check(loadSchemas().header, value, "header", -1);
+export const parseManifest = (value: unknown): SnapshotManifest =>
+  check(loadSchemas().manifest, value, "manifest", -1);
+export const parseMemoryMap = (value: unknown): readonly SnapshotRegion[] =>
+  check(loadSchemas().memoryMap, value, "memory map", -1).regions;
+
 /** The header that an encrypted file has in its manifest. @throws FormatError */
 export function headerInManifest(manifest: SnapshotManifest, offset: number): SnapshotHeader {
   return check(loadSchemas().header, manifest.header, "header in the manifest", offset);

@@ -16,9 +16,21 @@ import { ParentPages } from "./parent-pages.ts";
 import { PendingWrite } from "./pending-write.ts";
 import type { RecordOutput } from "./record-output.ts";
 import type { SnapshotReader } from "./snapshot-reader.ts";
+import { zeroRuns } from "./zero-runs.ts";
 
 /** From here on Workers are worth their start (20 ms). */
 const LEAST_POOL_BYTES = 8 * 1024 * 1024;
+
+export interface MemoryWriterOptions {
+  /** What unchanged pages are left to. */
+  readonly base?: SnapshotReader | undefined;
+  /** Of zstd. */
+  readonly level?: number | undefined;
+  /** False: an extent has a frame of its own, or all of an earlier one, as in version 0. */
+  readonly hasSharedFrames?: boolean | undefined;
+  /** Of a record. */
+  readonly maxBatchExtents?: number | undefined;
+}
 
 /** Turns memory into extents of zeros, duplicates and zstd frames, and writes them in batches. */
 export class MemoryWriter implements Disposable {
@@ -29,6 +41,8 @@ export class MemoryWriter implements Disposable {
   /** By whether they compare with the base. */
   readonly #pools = new Map<boolean, CompressionPool>();
   readonly #base: SnapshotReader | undefined;
+  readonly #level: number;
+  readonly #hasSharedFrames: boolean;
   #baseTable: LoadTable | undefined;
   #regions = new Map<number, SnapshotRegion>();
   #passNumber = 0;
@@ -38,10 +52,12 @@ export class MemoryWriter implements Disposable {
   /** Why a window could not be written: nothing is written any more. */
   #failure: { readonly error: unknown } | undefined;
 
-  /** @param base What unchanged pages are left to. */
-  constructor(output: RecordOutput, isReadable: boolean, base?: SnapshotReader) {
+  constructor(output: RecordOutput, isReadable: boolean, options: MemoryWriterOptions = {}) {
+    const { base, level = DEFAULT_LEVEL, hasSharedFrames = true, maxBatchExtents } = options;
     this.#base = base;
-    this.#extents = new ExtentWriter(output, isReadable);
+    this.#level = level;
+    this.#hasSharedFrames = hasSharedFrames;
+    this.#extents = new ExtentWriter(output, isReadable, maxBatchExtents);
   }
 
   setRegions(regions: readonly SnapshotRegion[]): void {
@@ -55,6 +71,7 @@ export class MemoryWriter implements Disposable {
 
   /** Until the result is disposed, what is written stays mapped and unchanged, so that pages are looked up in it. */
   lookUpPages(sizeBytes: number): Disposable {
+    if (!this.#hasSharedFrames) return { [Symbol.dispose]: () => {} };
     this.#pages ??= PageTable.allocate(sizeBytes);
     this.#extents.pages = this.#pages;
     this.#isLookingUp = true;
@@ -80,7 +97,7 @@ export class MemoryWriter implements Disposable {
     if (bytes.length === 0) return;
     this.#givenBytes += bytes.length;
     const address = this.#isLookingUp ? addressOf(bytes) : 0;
-    const windows = windowsOf(offset, bytes.length).map(({ start, sizeBytes }) => ({
+    const windows = this.#windowsOf(offset, bytes).map(({ start, sizeBytes }) => ({
       regionId,
       passNumber: this.#passNumber,
       offset: offset + start,
@@ -164,7 +181,7 @@ export class MemoryWriter implements Disposable {
     if (known !== undefined) return known;
     this.#pages ??= PageTable.allocate(0);
     const parent = compares ? this.#parentSetup() : undefined;
-    const pool = new CompressionPool({ level: DEFAULT_LEVEL, pages: this.#pages, parent }, (error) => {
+    const pool = new CompressionPool({ level: this.#level, pages: this.#pages, parent }, (error) => {
       this.#failure ??= { error };
     });
     this.#pools.set(compares, pool);
@@ -209,9 +226,20 @@ export class MemoryWriter implements Disposable {
   /** One window on this thread. */
   #packHere(window: PlacedWindow): void {
     this.#room ??= new Uint8Array(WINDOW_ROOM_BYTES);
-    this.#packer ??= new WindowPacker(createZstd(), this.#pages, this.#parentPages());
+    this.#packer ??= new WindowPacker(createZstd(this.#level), this.#pages, this.#parentPages());
     const packed: PackedWindow = this.#packer.pack(window, this.#room);
     this.#extents.place(window, packed, this.#room);
+  }
+
+  #windowsOf(offset: number, bytes: Uint8Array): { start: number; sizeBytes: number }[] {
+    const windows = windowsOf(offset, bytes.length);
+    if (this.#hasSharedFrames) return windows;
+    return windows.flatMap(({ start, sizeBytes }) =>
+      zeroRuns(bytes.subarray(start, start + sizeBytes)).map((run) => ({
+        ...run,
+        start: start + run.offset,
+      })),
+    );
   }
 
   #bare(kind: "zero" | "parent", regionId: number, offset: number, sizeBytes: number): void {

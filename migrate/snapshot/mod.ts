@@ -8,14 +8,17 @@ export {
 } from "./compression.ts";
 export { diffMemory, type MemoryRange } from "./diff-memory.ts";
 export type { Extent, ExtentKind, Frame } from "./extent.ts";
-export { extractCore, extractDevice, extractRegion } from "./extract.ts";
+export { extractCore, extractDevice, extractRegion, extractStream } from "./extract.ts";
 export { FileInput } from "./file-input.ts";
 export { systemCall, writeAll } from "./file-io.ts";
 export { type Credentials, describeKeys, type EncryptTo, type NewFileKey, newFileKey } from "./file-keys.ts";
-export { type HeaderFields, SNAPSHOT_MAGIC, SNAPSHOT_VERSION } from "./header.ts";
+export { type HeaderFields, headerFieldsOf, SNAPSHOT_MAGIC, SNAPSHOT_VERSION } from "./header.ts";
 export type { MemoryStats, StreamEntry } from "./index-table.ts";
 export {
   MEMORY_PAGE_BYTES,
+  parseHeader,
+  parseManifest,
+  parseMemoryMap,
   type SnapshotDevice,
   type SnapshotHeader,
   type SnapshotManifest,

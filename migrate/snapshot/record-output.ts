@@ -47,8 +47,8 @@ export class RecordOutput {
     return this.#position;
   }
 
-  header(header: FullHeader | SealedHeader): void {
-    const bytes = encodeHeader(header);
+  header(header: FullHeader | SealedHeader, version?: number): void {
+    const bytes = encodeHeader(header, version);
     this.#write(bytes);
     const checksum = viewOf(bytes).getBigUint64(bytes.length - RECORD_CHECKSUM_BYTES, true);
     const payloadBytes = bytes.length - RECORD_OVERHEAD_BYTES;

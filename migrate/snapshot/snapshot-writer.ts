@@ -5,7 +5,8 @@ import { MAX_SNAPSHOT_EXTENTS, MAX_STATE_SECTION_BYTES } from "../../src/limits.
 import { END_RECORD_BYTES, encodeEnd } from "./end-record.ts";
 import { CIPHER_NAME, FileCipher } from "./file-cipher.ts";
 import type { NewFileKey } from "./file-keys.ts";
-import { type FullHeader, fullHeader, type HeaderFields } from "./header.ts";
+import { headerIn, requireWritable, VERSION_0_MEMORY } from "./format-versions.ts";
+import { type FullHeader, fullHeader, type HeaderFields, SNAPSHOT_VERSION } from "./header.ts";
 import { encodeIndex, type MemoryStats, type StreamEntry } from "./index-table.ts";
 import {
   encodeKeys,
@@ -28,6 +29,10 @@ export interface WriterOptions {
   readonly base?: SnapshotReader | undefined;
   /** A key of its own for this file, from `newFileKey`: then it is encrypted. */
   readonly fileKey?: NewFileKey | undefined;
+  /** Of zstd, 1 to 19; 1 unless told. */
+  readonly level?: number | undefined;
+  /** The newest unless told. @see requireWritable */
+  readonly formatVersion?: number | undefined;
   /** For tests: how bytes get into the file. */
   readonly write?: WriteCall;
 }
@@ -66,16 +71,20 @@ export class SnapshotWriter implements Disposable {
   private constructor(
     output: RecordOutput,
     header: HeaderFields,
-    { base, fileKey }: WriterOptions,
+    { base, fileKey, level, formatVersion = SNAPSHOT_VERSION }: WriterOptions,
     target?: OutputFile,
   ) {
+    requireWritable(formatVersion, { isIncremental: base !== undefined, isEncrypted: fileKey !== undefined });
     this.#output = output;
     this.#target = target;
     this.#machineName = header.machine?.name;
     this.#base = base;
-    this.#memory = new MemoryWriter(output, target !== undefined, base);
+    this.#memory = new MemoryWriter(output, target !== undefined, {
+      ...{ base, level },
+      ...(formatVersion === 0 ? VERSION_0_MEMORY : {}),
+    });
     const full = fullHeader(header);
-    if (fileKey === undefined) output.header(full);
+    if (fileKey === undefined) output.header(headerIn(formatVersion, full), formatVersion);
     else {
       // Who wrote it, when and of what stands in the sealed manifest.
       this.#sealed = full;
