@@ -17,7 +17,7 @@ import {
 } from "../support/living-guest.ts";
 
 const peers = requirePeers(["qemu-system-x86_64", "guest-kernel", "busybox"]);
-const MEMORY_MIB = 256;
+const MEMORY_MIB = 128;
 const XML = "<domain type='qemu'>\n  <name>web &amp; db</name>\n</domain>\n";
 /** Of libvirt's qemu_saveimage.h: where the format's number stands, and zstd's. */
 const FORMAT_OFFSET = 28;
