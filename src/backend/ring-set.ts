@@ -237,10 +237,11 @@ export class RingSet implements Disposable {
       ring[Symbol.dispose]();
     }
     this.workers?.releaseMemory();
-    if (this.workers?.isLate)
-      this.logger.error(
-        "a ring Worker does not come back: what it uses is kept, and no ring runs until it does",
-      );
+    if (!this.workers?.isLate) return;
+    this.logger.error(
+      "a ring Worker does not come back: what it uses is kept, and no ring runs until it does",
+    );
+    this.afterWork(() => this.logger.info("the ring Worker is back: what it used is given up"));
   }
 
   /** Calls back when no Worker uses what it was given: at once, unless one is late. */

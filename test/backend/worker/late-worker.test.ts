@@ -21,6 +21,7 @@ test("a Worker that does not come back keeps the memory it uses, beyond the sess
   const echo = new Uint8Array(mapping.window(0, REGION_BYTES)).subarray(room, room + 5);
   expect(new TextDecoder().decode(echo)).toBe("stuck");
   expect(stuck.device.calls).toEqual(["start 0", "stop 0", "suspend"]);
+  expect(rig.log.lines.map(({ message }) => message).join()).toMatch(/does not come back.*is back/);
   using last = stuck.connect();
   const again = last.shareMemory().ring().start();
   expect(stuck.device.calls.at(-1)).toBe("start 0");
