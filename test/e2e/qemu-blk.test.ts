@@ -1,7 +1,8 @@
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, truncateSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { runVhu } from "../bin/run-vhu.ts";
 import { requirePeers } from "../peers/mod.ts";
 import { BlkGuest, BOOT_TIMEOUT_MS, SEES_ERRORS } from "../support/blk-guest.ts";
 import { killBlkUnderLoad } from "../support/blk-kills.ts";
@@ -19,7 +20,9 @@ test.skipIf(!peers)(
   "two guests in one life of the daemon: SeaBIOS looks at the disk, a file system is made, written, read again",
   async () => {
     const disk = new BlkGuest(dir, IMAGE_BYTES);
-    await using daemon = await disk.startDaemon("--num-queues", "2", "--log-level", "debug");
+    const control = join(dir, "control");
+    const options = ["--num-queues", "2", "--log-level", "debug", "--control", control];
+    await using daemon = await disk.startDaemon(...options);
     {
       await using qemu = disk.boot(
         "first",
@@ -47,13 +50,18 @@ ${SEES_ERRORS}`,
         `mount /dev/vda /mnt && yes "first guest was here" | head -c 3000000 | cmp - /mnt/first \\
   && yes "second guest was here" | head -c 500000 >/mnt/second && sync && umount /mnt && echo "GUEST-DONE"
 [ -d /sys/block/vda/mq/1 ] && echo GUEST-HAS-TWO-QUEUES
+i=0; while [ $i -lt 600 ] && [ "$(cat /sys/block/vda/size)" = ${IMAGE_BYTES / 512} ]; do sleep 0.1; i=$((i + 1)); done
+echo "GUEST-SIZE $(cat /sys/block/vda/size)"
 ${SEES_ERRORS}`,
         ",packed=on,num-queues=2",
         ["-smp", "2"],
       );
+      await qemu.waitForSerial(/GUEST-HAS-TWO-QUEUES/, BOOT_TIMEOUT_MS);
+      truncateSync(disk.image, 2 * IMAGE_BYTES);
+      expect((await runVhu(["device", "resize", `device:${control}`])).status).toBe(0);
+      await qemu.waitForSerial(new RegExp(`GUEST-SIZE ${(2 * IMAGE_BYTES) / 512}\n`), BOOT_TIMEOUT_MS);
       await qemu.waitForSerial(/GUEST-DONE/, BOOT_TIMEOUT_MS);
       expect(await qemu.waitForExit(BOOT_TIMEOUT_MS)).toBe(0);
-      expect(qemu.serial()).toContain("GUEST-HAS-TWO-QUEUES");
       expect(qemu.serial()).not.toContain("GUEST-ERRORS");
     }
     expect(readFileSync(disk.image).indexOf("second guest was here\n".repeat(40))).toBeGreaterThan(0);
