@@ -2,6 +2,7 @@ import { tmpdir } from "node:os";
 import { resolve } from "node:path";
 import type { Command } from "commander";
 import { type ArrivalPolicy, type ReceiveReport, runReceiver } from "../../migrate/live/mod.ts";
+import { OperationsLog } from "../../migrate/mod.ts";
 import { version } from "../../package.json" with { type: "json" };
 import { UsageError } from "../../src/errors.ts";
 import { parseAddressOf } from "../address.ts";
@@ -75,7 +76,14 @@ async function receive(
     throw new UsageError("--insecure and certificates exclude each other");
   const { output, signal } = context;
   await runReceiver({
-    ...{ address: { host, port }, version, logger: output.log, once: options.once ?? false, signal },
+    ...{
+      address: { host, port },
+      version,
+      logger: output.log,
+      log: new OperationsLog(),
+      once: options.once ?? false,
+      signal,
+    },
     security:
       certificates === undefined
         ? { kind: options.insecure ? "insecure" : "token" }

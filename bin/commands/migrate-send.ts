@@ -6,14 +6,17 @@ import {
   type SendReport,
   sendMachine,
 } from "../../migrate/live/mod.ts";
+import { Operation, OperationsLog, type VmDriver } from "../../migrate/mod.ts";
 import { version } from "../../package.json" with { type: "json" };
 import { MAX_LIVE_RETRY_MS, MAX_LIVE_STREAMS } from "../../src/limits.ts";
-import { parseAddressOf } from "../address.ts";
+import { identityOf } from "../../src/sys/mod.ts";
+import { type Address, parseAddressOf } from "../address.ts";
 import { action, addCommand, type CommandContext } from "../command.ts";
 import { addSenderSecurity, byteCount, type SenderSecurityOptions, senderSecurity } from "../live-options.ts";
 import { openDriver } from "../open-driver.ts";
 import { formatBytes, formatDuration } from "../output/format.ts";
 import { wholeNumber } from "../whole-number.ts";
+import { absoluteAddress } from "../with-operation.ts";
 
 interface SendOptions extends SenderSecurityOptions {
   readonly parallel: number;
@@ -78,6 +81,7 @@ async function send(
   const { output, signal } = context;
   using driver = await openDriver(source, { signal, areDisksCared: true });
   using progress = output.progress("send");
+  using operation = await beginSend(driver, source, { kind: "tcp", host, port });
   const sendOptions: SendMachineOptions = {
     ...{ address: { host, port }, security, version, signal },
     ...{ streams: options.parallel, retryMs: options.retry * 1000, compress: options.compress },
@@ -86,6 +90,8 @@ async function send(
       downtimeMaxMs: options.downtimeMax,
       throttle: options.throttle,
     },
+    operation,
+    onLine: (line) => output.log.error(line),
     onConnection: (what) => output.log.warn(what),
     onPreflight: (preflight) => sayPreflight(context, preflight),
     onProgress: ({ doneBytes, totalBytes }) => progress.update({ doneBytes, totalBytes }),
@@ -99,6 +105,15 @@ async function send(
   };
   report(context, await sendMachine(driver, sendOptions));
   return undefined;
+}
+
+async function beginSend(driver: VmDriver, source: Address, target: Address): Promise<Operation> {
+  const { name, runState, pid } = await driver.describe();
+  const vmProcess = pid === undefined ? undefined : identityOf(pid);
+  return Operation.begin(new OperationsLog(), {
+    ...{ kind: "send", source: absoluteAddress(source), target: absoluteAddress(target) },
+    facts: { machine: name, earlierRunState: runState, vmProcess, handover: { state: "sending" } },
+  });
 }
 
 function sayPreflight({ output }: CommandContext, preflight: Preflight): void {

@@ -71,6 +71,11 @@ async function startQemuArrival(
   };
 }
 
+/** Where the machine of an offer will be found. */
+export function addressOf(offer: Pick<Offer, "name" | "type">, policy: ArrivalPolicy): string {
+  return `${offer.type === "qemu" ? "qmp" : "machine"}:${socketPathOf(offer, policy)}`;
+}
+
 function socketPathOf({ name }: Pick<Offer, "name">, { socketFolder }: ArrivalPolicy): string {
   return join(socketFolder, `${name}.sock`);
 }

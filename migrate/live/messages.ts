@@ -86,10 +86,13 @@ export const liveMessage = z.discriminatedUnion("kind", [
   z.object({ kind: z.literal("end"), lastSequences: z.array(count).max(MAX_LIVE_STREAMS), root: hex(32) }),
   /** Receiver: all is here, checked and loaded. The machine does not run yet. */
   z.object({ kind: z.literal("loaded"), loadMs: z.number(), memoryBytes: count }),
-  /** Sender: it will never run here again. */
+  /** Sender: it will never run here again; or it stays here. */
   z.object({ kind: z.literal("released") }),
-  /** Receiver: it runs here. */
+  z.object({ kind: z.literal("aborted"), reason: text }),
+  /** Receiver: it runs here; or never will; or did, and has ended. */
   z.object({ kind: z.literal("running"), resumeMs: z.number(), address: text }),
+  z.object({ kind: z.literal("abandoned"), reason: text }),
+  z.object({ kind: z.literal("lost"), reason: text }),
   /** Either: it is over, and why. */
   z.object({
     kind: z.literal("failed"),

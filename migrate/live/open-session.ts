@@ -1,5 +1,5 @@
 import { createHmac } from "node:crypto";
-import { CompatibilityError, FormatError, PeerError, VhuError } from "../../src/errors.ts";
+import { CompatibilityError, FormatError, PeerError } from "../../src/errors.ts";
 import { LIVE_GREETING_TIMEOUT_MS, MAX_LIVE_STRANGER_BYTES } from "../../src/limits.ts";
 import { type Frame, FrameType } from "./frame.ts";
 import { Link } from "./link.ts";
@@ -54,11 +54,22 @@ export async function openSession(options: OpenSessionOptions): Promise<Session>
   session.attach(0, link, answer.lastReceived);
   try {
     const numbers = Array.from({ length: streams }, (_, index) => index + 1);
-    await Promise.all(numbers.map((stream) => attach(session, stream, options)));
+    await Promise.all(numbers.map((stream) => attachFirst(session, stream, options)));
     return session;
   } catch (error) {
     await session.abandon(error);
     throw error;
+  }
+}
+
+/** A connection that breaks this early is taken up again as any other. */
+async function attachFirst(session: Session, stream: number, options: OpenSessionOptions): Promise<void> {
+  try {
+    await attach(session, stream, options);
+  } catch (error) {
+    const mayHelp = error instanceof PeerError && error.reconnect && session.identity.retryMs > 0;
+    if (!mayHelp || options.signal?.aborted) throw error;
+    session.expectLink(stream, error);
   }
 }
 
@@ -136,11 +147,8 @@ function requireKind({ wants }: Greeting, { kind }: SenderSecurity): void {
 
 async function nextFrame(link: Link, type: number): Promise<Frame> {
   const { promise, resolve, reject } = Promise.withResolvers<Frame>();
-  const timer = setTimeout(
-    () =>
-      reject(new PeerError("the receiver did not greet: is it vhu migrate receive?", { reconnect: true })),
-    LIVE_GREETING_TIMEOUT_MS,
-  );
+  const silent = new PeerError("the receiver said nothing: is it vhu migrate receive?", { reconnect: true });
+  const timer = setTimeout(() => reject(silent), LIVE_GREETING_TIMEOUT_MS);
   let isFirst = true;
   link.listen((frame) => {
     // What comes right behind it belongs to the session, which listens later.
@@ -157,11 +165,11 @@ async function nextFrame(link: Link, type: number): Promise<Frame> {
     }
     throw new FormatError(`a frame of type ${frame.type} came where ${type} was due`, "greeting");
   } catch (error) {
-    if (error instanceof VhuError) throw error;
-    throw new PeerError(`the receiver hung up: ${(error as Error).message}`, {
-      cause: error,
-      reconnect: true,
-    });
+    if (!(error instanceof PeerError) || error === silent) throw error;
+    throw new PeerError(
+      `the receiver hung up (${error.message}); where it wants certificates, its log says whether ours was refused`,
+      { cause: error, reconnect: true },
+    );
   } finally {
     clearTimeout(timer);
   }

@@ -1,9 +1,11 @@
 import { PeerError, StateError } from "../../src/errors.ts";
 import type { Logger } from "../../src/logger.ts";
+import { OPERATION_VARIABLE, Operation, type OperationsLog } from "../operations/mod.ts";
 import { GuestMemory } from "../ram/mod.ts";
 import type { SnapshotManifest } from "../snapshot/mod.ts";
-import { type Arrival, startArrival } from "./arrival.ts";
+import { type Arrival, addressOf, startArrival } from "./arrival.ts";
 import { type ArrivalPolicy, checkArrival } from "./arrival-policy.ts";
+import { DestinationSide } from "./destination-side.ts";
 import { hostFacts } from "./host-facts.ts";
 import type { Offer } from "./messages.ts";
 import { ReceivedMachine } from "./received-machine.ts";
@@ -12,6 +14,7 @@ import type { Session } from "./session.ts";
 export interface ReceiveOptions {
   readonly policy: ArrivalPolicy;
   readonly logger: Logger;
+  readonly log: OperationsLog;
   /** Names of machines that are arriving. */
   readonly names: Set<string>;
   /** The user's Ctrl-C. */
@@ -85,9 +88,14 @@ async function take(
   signal: AbortSignal,
 ): Promise<ReceiveReport> {
   const startMs = performance.now();
+  const { policy, logger } = options;
   const { memoryMap } = await session.expect("prepare", signal);
-  const totalBytes = memoryMap.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
-  requireRoom(totalBytes, offer, options.policy);
+  requireRoom(
+    memoryMap.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
+    offer,
+    policy,
+  );
+  using operation = beginOperation(session, offer, options);
   using memory = GuestMemory.create(memoryMap);
   using received = new ReceivedMachine(session, memoryMap, (id) => memory.fd(id));
   session.onData = (frame) => {
@@ -95,20 +103,15 @@ async function take(
     options.onProgress?.({ name: offer.name, doneBytes: received.memoryBytes });
     return undefined;
   };
-  const starting = startArrival(offer, memoryMap, memory, options.policy, signal);
-  starting.catch((error) => session.abandon(error));
-  await session.say({ kind: "prepared" });
-  const { manifest } = await session.expect("manifest", signal);
-  const { lastSequences, root } = await session.expect("end", signal);
-  await session.received(lastSequences, signal);
-  const endMs = performance.now();
-  const source = received.source(manifest as SnapshotManifest, root);
-  using arrival = await starting;
-  await arrival.driver.prepareLoad(source, { signal });
-  const loadMs = performance.now() - endMs;
-  await session.say({ kind: "loaded", loadMs, memoryBytes: received.memoryBytes });
-  const resumeMs = await takeOver(session, arrival, options);
+  const side = new DestinationSide(session, operation, (line) => logger.error(`${offer.name}: ${line}`));
+  using arrival = await untilLoaded(side, (fail) => {
+    const starting = withVariable(operation, () => startArrival(offer, memoryMap, memory, policy, signal));
+    starting.catch(fail);
+    return load(side, received, starting, offer, signal);
+  });
   const { address, pid, logPath } = arrival;
+  Object.assign(side.figures, { memoryBytes: received.memoryBytes, address });
+  await handOver(side);
   await session.settled(SETTLE_MS);
   const { wireBytes, reconnections } = session;
   session.finish();
@@ -122,32 +125,85 @@ async function take(
       wireBytes,
       reconnections,
     },
-    ...{ loadMs, resumeMs, totalMs: performance.now() - startMs },
+    ...{ loadMs: side.figures.loadMs, resumeMs: side.figures.resumeMs, totalMs: performance.now() - startMs },
   };
 }
 
-/** The machine is loaded and checked. It runs when the sender has given it up, and not before. */
-async function takeOver(session: Session, arrival: Arrival, { logger }: ReceiveOptions): Promise<number> {
+/** Ends with a machine that is complete, and would stay if this process died. */
+async function load(
+  side: DestinationSide,
+  received: ReceivedMachine,
+  starting: Promise<Arrival>,
+  offer: Offer,
+  signal: AbortSignal,
+): Promise<Arrival> {
+  const { session, operation } = side;
+  await session.say({ kind: "prepared" });
+  const { manifest } = await session.expect("manifest", signal);
+  const { lastSequences, root } = await session.expect("end", signal);
+  await session.received(lastSequences, signal);
+  const endMs = performance.now();
+  const arrival = await starting;
+  side.driver = arrival.driver;
+  operation.started(offer.type, arrival.pid);
+  operation.phase(side.name, { runsAt: arrival.address });
+  await arrival.driver.prepareLoad(received.source(manifest as SnapshotManifest, root), { signal });
+  // From here on it stays, whoever dies, until it is known who runs it.
+  await arrival.driver.leavePrepared();
+  arrival.release();
+  side.figures.loadMs = performance.now() - endMs;
+  return arrival;
+}
+
+function beginOperation(session: Session, offer: Offer, { log, policy }: ReceiveOptions): Operation {
+  return Operation.begin(log, {
+    ...{ kind: "receive", source: `${offer.name} of ${offer.host} (${session.peer})` },
+    target: addressOf(offer, policy),
+    facts: { machine: offer.name, runsAt: addressOf(offer, policy), handover: { state: "receiving" } },
+  });
+}
+
+/** What is started carries the operation's id: recovery finds it by that. */
+function withVariable<T>({ id }: Operation, start: () => T): T {
+  process.env[OPERATION_VARIABLE] = id;
   try {
-    await session.expect("released");
+    return start();
+  } finally {
+    delete process.env[OPERATION_VARIABLE];
+  }
+}
+
+/** Whatever fails in here, nothing of the machine stays here. */
+async function untilLoaded(
+  side: DestinationSide,
+  load: (fail: (error: unknown) => void) => Promise<Arrival>,
+): Promise<Arrival> {
+  const failure = Promise.withResolvers<never>();
+  const loading = load(failure.reject);
+  try {
+    return await Promise.race([loading, failure.promise]);
+  } catch (error) {
+    side.session.fail(error as Error);
+    loading.then((arrival) => arrival[Symbol.dispose]()).catch(() => {});
+    await side.give({ type: "load-failed", reason: (error as Error).message });
+    throw error;
+  }
+}
+
+/** The machine is loaded and checked. It runs when the sender has given it up, and not before. */
+async function handOver(side: DestinationSide): Promise<void> {
+  try {
+    await side.give({ type: "loaded" });
+    while (!side.isEnded) await side.hear(await side.session.next());
   } catch (cause) {
-    // The sender may have given it up without being able to say so: the machine stays, loaded, until somebody knows.
-    await arrival.driver.leavePrepared();
-    arrival.release();
-    logger.error(
-      `whether the sender gave the machine up is not known; it waits at ${arrival.address}, loaded`,
-    );
+    if (side.isEnded) throw cause;
+    await side.give({ type: "give-up", reason: (cause as Error).message });
     throw new StateError(
-      `the connection was lost while the machine was handed over; it waits at ${arrival.address}: look at the other side with vhu migrate status, and let it run on one side only`,
+      `the connection was lost while the machine was handed over: it waits here, loaded; see vhu migrate status on both sides`,
       { cause },
     );
   }
-  const startMs = performance.now();
-  await arrival.driver.resume();
-  arrival.release();
-  const resumeMs = performance.now() - startMs;
-  await session.say({ kind: "running", resumeMs, address: arrival.address });
-  return resumeMs;
+  if (side.name !== "running") throw new StateError("the machine was dropped here: it goes on at the sender");
 }
 
 function requireRoom(totalBytes: number, { memoryBytes }: Offer, { memoryMaxBytes }: ArrivalPolicy): void {

@@ -1,6 +1,7 @@
 import { CancelledError, VhuError } from "../../src/errors.ts";
 import { TOKEN_LIFETIME_MS } from "../../src/limits.ts";
 import type { Logger } from "../../src/logger.ts";
+import type { OperationsLog } from "../operations/mod.ts";
 import type { ArrivalPolicy } from "./arrival-policy.ts";
 import { LiveServer, type ReceiverSecurity } from "./live-server.ts";
 import { ownCertificate } from "./own-certificate.ts";
@@ -16,6 +17,7 @@ export interface ReceiverOptions {
     | { readonly kind: "certificates"; readonly certificates: Certificates };
   readonly policy: ArrivalPolicy;
   readonly version: string;
+  readonly log: OperationsLog;
   readonly logger: Logger;
   /** End after the first machine that was taken, or failed to be. */
   readonly once: boolean;
@@ -126,10 +128,11 @@ class Arrivals {
   }
 
   async #take(session: Session): Promise<void> {
-    const { policy, logger, signal, onProgress, onArrival, onFailure } = this.#options;
+    const { policy, logger, log, signal, onProgress, onArrival, onFailure } = this.#options;
     logger.info(`a migration begins, from ${session.peer}`);
     try {
       const report = await receiveMachine(session, {
+        log,
         policy,
         logger,
         names: this.#names,

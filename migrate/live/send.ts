@@ -1,16 +1,18 @@
-import { CompatibilityError, StateError } from "../../src/errors.ts";
+import { CancelledError, CompatibilityError, StateError, VhuError } from "../../src/errors.ts";
 import type { MoveOptions, PassReport, PreflightCheck, VmDescription, VmDriver } from "../driver.ts";
+import type { Operation } from "../operations/mod.ts";
 import { isQemuMachine } from "../qemu/mod.ts";
 import type { SnapshotRegion } from "../snapshot/mod.ts";
 import type { CompressSetting } from "./compression-level.ts";
-import { copyMachine, giveUp } from "./copy-machine.ts";
+import { copyMachine } from "./copy-machine.ts";
 import { DiskMarkers, diskPathsOf } from "./disk-markers.ts";
 import { hostFacts } from "./host-facts.ts";
 import { LiveSink } from "./live-sink.ts";
 import { measureLink } from "./measure-link.ts";
-import type { Offer } from "./messages.ts";
+import type { LiveMessage, Offer } from "./messages.ts";
 import { type OpenSessionOptions, openSession } from "./open-session.ts";
 import type { Session } from "./session.ts";
+import { SourceSide } from "./source-side.ts";
 
 /** What a sender tells while it works. */
 export interface SendProgress {
@@ -28,6 +30,10 @@ export interface SendOptions extends OpenSessionOptions {
   readonly bandwidthMaxBytes?: number | undefined;
   readonly downtimeMaxMs?: number | undefined;
   readonly throttle?: boolean | undefined;
+  /** The log gets each step before it is taken. */
+  readonly operation: Operation;
+  /** What the user must know. */
+  readonly onLine: (line: string) => void;
   readonly onProgress?: ((progress: SendProgress) => void) | undefined;
   readonly onPass?: ((report: PassReport) => void) | undefined;
   /** Told what both sides found before anything moves. */
@@ -81,19 +87,29 @@ export async function checkSend(driver: VmDriver, options: OpenSessionOptions): 
  */
 export async function sendMachine(driver: VmDriver, options: SendOptions): Promise<SendReport> {
   const startMs = performance.now();
-  const description = await describe(driver);
-  const own = await driver.preflight();
-  using markers = new DiskMarkers(diskPathsOf(description.machine));
-  using session = await openSession(options);
+  const { operation } = options;
+  using stack = new DisposableStack();
+  let session: Session | undefined;
   try {
+    const description = await describe(driver);
+    const own = await driver.preflight();
+    const markers = stack.use(new DiskMarkers(diskPathsOf(description.machine)));
+    session = stack.use(await openSession(options));
     const preflight = await preflightWith(session, description, own, markers, false, options.signal);
     options.onPreflight?.(preflight);
     requireGood(preflight);
     return await move(driver, session, description, options, startMs);
   } catch (error) {
-    await session.abandon(error);
+    await session?.abandon(error);
+    // Once a hand-over has begun, its own outcome stands, or it is open.
+    if (operation.record.phase === "begun" && error instanceof VhuError) operation.end(outcomeOf(error));
     throw error;
   }
+}
+
+function outcomeOf(error: VhuError) {
+  const result = error instanceof CancelledError ? ("cancelled" as const) : ("failed" as const);
+  return { result, message: error.message };
 }
 
 type WholeMachine = VmDescription & { readonly machine: Readonly<Record<string, unknown>> };
@@ -159,6 +175,7 @@ async function move(
   });
   const tell = (phase: string, doneBytes: number, totalBytes: number) => {
     const { wireBytes, reconnections } = session;
+    options.operation.progress({ phase, done: doneBytes, total: totalBytes });
     options.onProgress?.({
       phase,
       doneBytes,
@@ -175,13 +192,15 @@ async function move(
     stoppedMs = performance.now();
   };
   const onProgress: MoveOptions["onProgress"] = ({ phase, done, total }) => tell(phase, done, total);
-  const loadMs = await untilLoaded(driver, session, async () => {
+  const side = new SourceSide(driver, session, options.operation, options.onLine);
+  const loaded = await untilLoaded(side, async () => {
     await copyMachine(driver, sink, { ...options, signal, onProgress, onPass });
     await sink.finish();
+    await side.give({ type: "sent" });
     tell("loading", memoryBytes, memoryBytes);
     return session.expect("loaded", signal);
   });
-  const { resumeMs, address } = await handOver(driver, session);
+  const { resumeMs, address } = await handOver(side, loaded);
   const endMs = performance.now();
   await session.settled(SETTLE_MS);
   const { reconnections, wireBytes } = session;
@@ -196,8 +215,42 @@ async function move(
       passes,
       reconnections,
     },
-    ...{ downtimeMs: endMs - stoppedMs, loadMs, resumeMs, totalMs: endMs - startMs },
+    ...{ downtimeMs: endMs - stoppedMs, loadMs: loaded.loadMs, resumeMs, totalMs: endMs - startMs },
   };
+}
+
+/** Whatever fails in here, the machine goes on here. */
+async function untilLoaded<Loaded>(side: SourceSide, copy: () => Promise<Loaded>): Promise<Loaded> {
+  try {
+    return await copy();
+  } catch (error) {
+    side.isCancelled = error instanceof CancelledError;
+    await side.give({ type: "give-up", reason: (error as Error).message });
+    throw error;
+  }
+}
+
+/** The other side has loaded and checked all of it: from here on it never runs here again, unless that side drops it. */
+async function handOver(side: SourceSide, loaded: LiveMessage) {
+  const { session } = side;
+  let last = loaded;
+  try {
+    await side.hear(last);
+    while (!side.isEnded) {
+      last = await session.next();
+      // The machine runs there: that it is ended here can wait.
+      await side.hear(last);
+    }
+  } catch (cause) {
+    if (side.isEnded) throw cause;
+    await side.give({ type: "give-up", reason: (cause as Error).message });
+    throw new StateError(
+      "the machine was given up here and the other side has it, loaded and checked, but did not say that it runs: see vhu migrate status on both sides",
+      { cause },
+    );
+  }
+  if (last.kind === "running") return last;
+  throw new StateError("the other side has dropped the machine: it goes on here");
 }
 
 /** The memory's layout; memory may go out when the other side has room for it. */
@@ -208,35 +261,6 @@ async function prepare(
 ): Promise<void> {
   await session.say({ kind: "prepare", memoryMap: [...memoryMap] });
   await session.expect("prepared", signal);
-}
-
-/** Whatever fails in here, the machine goes on here. */
-async function untilLoaded(
-  driver: VmDriver,
-  session: Session,
-  copy: () => Promise<{ readonly loadMs: number }>,
-): Promise<number> {
-  try {
-    return (await copy()).loadMs;
-  } catch (error) {
-    await driver.resume();
-    await session.abandon(error);
-    throw error;
-  }
-}
-
-/** The other side has loaded and checked all of it: from here on it never runs here again. */
-async function handOver(driver: VmDriver, session: Session) {
-  await giveUp(driver);
-  try {
-    await session.say({ kind: "released" });
-    return await session.expect("running");
-  } catch (cause) {
-    throw new StateError(
-      "the machine was given up here and the other side has it, loaded and checked, but did not say that it runs: look there with vhu migrate status, and let it go on with vhu migrate recover",
-      { cause },
-    );
-  }
 }
 
 /** How long the last words may take. */

@@ -299,18 +299,20 @@ export class Session implements Disposable {
     this.#pastBytes += bytesOf(link);
     this.#links[number] = undefined;
     link[Symbol.dispose]();
+    if (cause instanceof FormatError) this.fail(cause);
+    else this.expectLink(number, cause);
+  }
+
+  /** A stream has no connection: it must have one again in time. */
+  expectLink(number: number, cause: Error): void {
     const { retryMs } = this.identity;
     const lost = new PeerError(
       `the connection was lost and not taken up again within ${retryMs} ms: ${cause.message}`,
-      {
-        cause,
-        reconnect: true,
-      },
+      { cause, reconnect: true },
     );
-    if (cause instanceof FormatError) this.fail(cause);
-    else if (retryMs === 0) this.fail(lost);
+    if (retryMs === 0) this.fail(lost);
     else {
-      this.#timers[number] = setTimeout(() => this.fail(lost), retryMs);
+      this.#timers[number] ??= setTimeout(() => this.fail(lost), retryMs);
       this.onBroken?.(number, cause);
     }
   }

@@ -18,16 +18,23 @@ export interface VhuProcess extends AsyncDisposable {
   end(signal: NodeJS.Signals): Promise<number | string>;
 }
 
+export interface StartOptions {
+  /** What to run it by, e.g. ["ip", "netns", "exec", "a"]. */
+  readonly within?: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
+}
+
 /** Starts `vhu ARGS…`. It ends with this process at the latest. */
-export function startVhu(args: readonly string[]): VhuProcess {
+export function startVhu(args: readonly string[], { within = [], env }: StartOptions = {}): VhuProcess {
   const dir = mkdtempSync(join(tmpdir(), "vhu-run-"));
   const files = { stdout: join(dir, "out"), stderr: join(dir, "err") };
   const [out, err] = [openSync(files.stdout, "w"), openSync(files.stderr, "w")];
   const child = Bun.spawn({
     cmd: [
-      ...["setpriv", "--pdeathsig", "KILL", "--"],
+      ...["setpriv", "--pdeathsig", "KILL", "--", ...within],
       ...[join(ROOT, "node_modules/.bin/bun"), join(ROOT, "bin/vhu.ts"), ...args],
     ],
+    env: { ...process.env, ...env },
     stdio: ["ignore", out, err],
   });
   closeSync(out);

@@ -1,0 +1,110 @@
+import { PeerError, VhuError } from "../../src/errors.ts";
+import type { VmDriver } from "../driver.ts";
+import type { Operation } from "../operations/mod.ts";
+import {
+  type DestinationEvent,
+  type DestinationState,
+  destinationStart,
+  onDestinationEvent,
+} from "./handover/destination-handover.ts";
+import type { DestinationEffect, DestinationMessage, SourceMessage } from "./handover/handover-messages.ts";
+import type { LiveMessage } from "./messages.ts";
+import type { Session } from "./session.ts";
+
+/** What the messages of a hand-over carry beyond what it is about. */
+export interface HandoverFigures {
+  loadMs: number;
+  resumeMs: number;
+  memoryBytes: number;
+  address: string;
+}
+
+/** The destination's side of a hand-over: does what its machine of states says, each thing to its end. */
+export class DestinationSide {
+  #state: DestinationState = destinationStart;
+  readonly #later: DestinationEvent[] = [];
+  readonly figures: HandoverFigures = { loadMs: 0, resumeMs: 0, memoryBytes: 0, address: "" };
+  /** Once it is known. */
+  driver: VmDriver | undefined;
+
+  constructor(
+    readonly session: Session,
+    readonly operation: Operation,
+    readonly tell: (line: string) => void,
+  ) {}
+
+  get name(): DestinationState["name"] {
+    return this.#state.name;
+  }
+  get isEnded(): boolean {
+    return this.#state.isEnded;
+  }
+
+  async give(event: DestinationEvent): Promise<void> {
+    this.#later.push(event);
+    for (let next = this.#later.shift(); next !== undefined; next = this.#later.shift()) {
+      const { state, effects } = onDestinationEvent(this.#state, next);
+      this.#state = state;
+      for (const effect of effects) await this.#perform(effect);
+    }
+  }
+
+  /** What the source said, if it is about the hand-over. @throws PeerError for anything else */
+  async hear(message: LiveMessage): Promise<void> {
+    await this.give({ type: "message", message: sourceMessage(message) });
+  }
+
+  async #perform(effect: DestinationEffect): Promise<void> {
+    switch (effect.do) {
+      case "record":
+        return this.operation.phase(effect.state, { handover: { state: effect.state } });
+      case "send":
+        return this.#send(effect.message);
+      case "resume":
+        return this.#resume();
+      case "discard":
+        return this.#discard();
+      case "tell":
+        return this.tell(effect.line);
+      case "end":
+        return this.operation.end(effect.outcome);
+    }
+  }
+
+  async #send(message: DestinationMessage): Promise<void> {
+    if (this.session.failure !== undefined) return;
+    const { loadMs, memoryBytes, resumeMs, address } = this.figures;
+    const words: LiveMessage =
+      message.type === "loaded"
+        ? { kind: "loaded", loadMs, memoryBytes }
+        : message.type === "running"
+          ? { kind: "running", resumeMs, address }
+          : { kind: message.type, reason: message.reason };
+    await this.session.say(words).catch(() => {});
+  }
+
+  async #resume(): Promise<void> {
+    const startMs = performance.now();
+    try {
+      await this.driver?.resume();
+      this.figures.resumeMs = performance.now() - startMs;
+      this.#later.push({ type: "resumed" });
+    } catch (error) {
+      this.#later.push({ type: "resume-failed", reason: (error as Error).message });
+    }
+  }
+
+  async #discard(): Promise<void> {
+    try {
+      await this.driver?.discard();
+    } catch (error) {
+      if (!(error instanceof VhuError)) throw error;
+    }
+  }
+}
+
+function sourceMessage(message: LiveMessage): SourceMessage {
+  if (message.kind === "released") return { type: "released" };
+  if (message.kind === "aborted") return { type: "aborted", reason: message.reason };
+  throw new PeerError(`the sender said "${message.kind}" in the middle of the hand-over`);
+}

@@ -1,0 +1,152 @@
+import { expect, test } from "bun:test";
+import { LiveHosts } from "../support/live-hosts.ts";
+import { LiveMachine } from "../support/live-machine.ts";
+import { NetNamespace } from "../support/net-namespace.ts";
+import { TcpRelay } from "../support/tcp-relay.ts";
+
+const possible = NetNamespace.isPossible;
+const TEST_TIMEOUT_MS = 180_000;
+const FILL_MIB = 24;
+
+/** Moves the machine to the other host, and looks there. */
+async function migrate(
+  hosts: LiveHosts,
+  machine: LiveMachine,
+  ...options: string[]
+): Promise<Record<string, unknown>> {
+  const [from, to] = [machine.host, hosts.other(machine.host)];
+  const { receiver, token, target } = await to.receive("--once");
+  await using _ = receiver;
+  const sequence = await machine.sequence();
+  const sent = await from.run(
+    "migrate",
+    "send",
+    "--json",
+    "--token",
+    token,
+    ...options,
+    machine.address,
+    target,
+  );
+  expect(sent.stderr).toBe("");
+  expect(sent.status).toBe(0);
+  await receiver.process.exited;
+  expect([receiver.process.exitCode, receiver.stderr().match(/error.*/)?.[0]]).toEqual([0, undefined]);
+  machine.host = to;
+  expect((await machine.runners()).map(({ name }) => name)).toEqual([to.name]);
+  await machine.reaches(sequence + 20);
+  return JSON.parse(sent.stdout.trim().split("\n").at(-1)!);
+}
+
+test.skipIf(!possible)(
+  "a native machine under full load moves there and back: nothing lost, torn or repeated",
+  async () => {
+    using hosts = new LiveHosts();
+    hosts.limit("1gbit");
+    await using machine = await LiveMachine.start(hosts);
+    const content = await machine.fill(FILL_MIB);
+    for (let hop = 0; hop < 4; hop++) {
+      const report = await migrate(hosts, machine);
+      expect(report).toMatchObject({ type: "summary", name: "m", target: machine.address, reconnections: 0 });
+      for (const figure of ["downtimeMs", "loadMs", "resumeMs", "totalMs", "wireBytes"]) {
+        expect(report[figure]).toBeGreaterThan(0);
+      }
+      expect(await machine.verify()).toMatchObject({ lost: 0, torn: 0, repeated: 0, failures: [] });
+      expect(await machine.contentOf(FILL_MIB)).toBe(content);
+    }
+  },
+  TEST_TIMEOUT_MS,
+);
+
+test.skipIf(!possible)(
+  "connections that are cut again and again are taken up again, and the machine arrives",
+  async () => {
+    using hosts = new LiveHosts("loopback");
+    await using machine = await LiveMachine.start(hosts, { memoryMib: 512 });
+    const content = await machine.fill(10 * FILL_MIB);
+    const { receiver, token, port } = await hosts.b.receive("--once");
+    await using _ = receiver;
+    using relay = await TcpRelay.start({ host: "127.0.0.1", port, delayMs: 2 });
+    await using sender = hosts.a.vhu(
+      "migrate",
+      "send",
+      "--json",
+      "--token",
+      token,
+      machine.address,
+      `tcp:127.0.0.1:${relay.port}`,
+    );
+    await receiver.waitForStderr(/a migration begins/, 30_000);
+    while (sender.process.exitCode === null) {
+      await Bun.sleep(120);
+      relay.cut();
+    }
+    expect(sender.stderr()).toContain("was taken up again");
+    expect(sender.process.exitCode).toBe(0);
+    await receiver.process.exited;
+    expect(receiver.process.exitCode).toBe(0);
+    machine.host = hosts.b;
+    expect((await machine.runners()).map(({ name }) => name)).toEqual(["b"]);
+    expect(await machine.verify()).toMatchObject({ lost: 0, torn: 0, repeated: 0, failures: [] });
+    expect(await machine.contentOf(10 * FILL_MIB)).toBe(content);
+    const report = JSON.parse(sender.stdout().trim().split("\n").at(-1)!);
+    expect(report.reconnections).toBeGreaterThan(0);
+  },
+  TEST_TIMEOUT_MS,
+);
+
+test.skipIf(!possible)(
+  "what is in the way is said before anything moves: exit status 4, on both sides; and the machine runs on",
+  async () => {
+    using hosts = new LiveHosts();
+    await using machine = await LiveMachine.start(hosts);
+    const { receiver, token, target } = await hosts.b.receive("--memory-max", "16M", "--allow", "qemu");
+    await using _ = receiver;
+    const check = await hosts.a.run("migrate", "check", "--json", "--token", token, machine.address, target);
+    expect(check.status).toBe(4);
+    const { ok, checks } = JSON.parse(check.stdout);
+    expect(ok).toBe(false);
+    const failed = checks.filter((each: { ok: boolean }) => !each.ok);
+    expect(failed.map(({ name }: { name: string }) => name).sort()).toEqual(["memory", "policy"]);
+    const again = (await receiver.waitForStderr(/token: [A-Z2-7]+\n[\s\S]*token: [A-Z2-7]+/, 10_000))
+      .split("token: ")
+      .at(-1)!;
+    const sent = await hosts.a.run("migrate", "send", "--token", again, machine.address, target);
+    expect(sent.status).toBe(4);
+    expect(sent.stderr).toContain("destination: policy: machine machines may not arrive here");
+    expect((await machine.runners()).map(({ name }) => name)).toEqual(["a"]);
+    expect(await receiver.end("SIGTERM")).toBe(143);
+    await machine.reaches((await machine.sequence()) + 20);
+  },
+  TEST_TIMEOUT_MS,
+);
+
+test.skipIf(!possible)(
+  "Ctrl-C on either side cancels: the machine runs on, and nothing of it is left on the other host",
+  async () => {
+    using hosts = new LiveHosts();
+    hosts.limit("20mbit");
+    await using machine = await LiveMachine.start(hosts);
+    await machine.fill(FILL_MIB);
+    for (const side of ["sender", "receiver"] as const) {
+      const { receiver, token, target } = await hosts.b.receive("--once");
+      await using _ = receiver;
+      const send = ["migrate", "send", "--bandwidth-max", "1M", "--token", token, machine.address, target];
+      await using sender = hosts.a.vhu(...send);
+      await receiver.waitForStderr(/a migration begins/, 30_000);
+      await Bun.sleep(800);
+      const told = side === "sender" ? sender : receiver;
+      expect(await told.end("SIGINT")).toBe(130);
+      await Promise.race([sender.process.exited, Bun.sleep(20_000)]);
+      expect(sender.process.exitCode).not.toBe(0);
+      expect((await machine.runners()).map(({ name }) => name)).toEqual(["a"]);
+      await machine.reaches((await machine.sequence()) + 20);
+      await receiver.end("SIGINT");
+      expect(await machine.statusOn(hosts.b)).toBeUndefined();
+    }
+    const list = await hosts.a.run("migrate", "list", "--json");
+    expect(list.stdout).toContain('"cancelled"');
+    expect(await machine.verify()).toMatchObject({ lost: 0, torn: 0, repeated: 0, failures: [] });
+  },
+  TEST_TIMEOUT_MS,
+);
