@@ -1,16 +1,25 @@
-import type { Command } from "commander";
-import { extractCore, extractDevice, extractRegion } from "../../migrate/snapshot/mod.ts";
+import { type Command, Option } from "commander";
+import {
+  extractCore,
+  extractDevice,
+  extractRegion,
+  extractStream,
+  RecordType,
+  type SnapshotReader,
+  type StreamEntry,
+} from "../../migrate/snapshot/mod.ts";
 import { UsageError } from "../../src/errors.ts";
 import { aboutLater } from "../about.ts";
-import { parseAddressOf } from "../address.ts";
 import { action, addCommand } from "../command.ts";
 import { addOpeningOptions, type OpeningOptions, openWith } from "../credentials.ts";
 import { deviceNamed } from "../snapshot/device-named.ts";
+import { targetOf } from "../snapshot/rewrite.ts";
 
 interface ExtractOptions extends OpeningOptions {
   readonly core?: boolean;
   readonly region?: string;
   readonly device?: string;
+  readonly stream?: "qemu" | "machine";
 }
 
 export function registerSnapshotExtract(parent: Command): void {
@@ -18,8 +27,9 @@ export function registerSnapshotExtract(parent: Command): void {
     usage: "extract <file> <target>",
     description: `write memory or a device's state of a snapshot into a file of its own
 
-Give one of --core, --region and --device. Memory is checked as it is unpacked; TARGET appears when it is whole, readable for
-you only.`,
+Give one of --core, --region, --device and --stream. Memory is checked as it is unpacked; TARGET appears when it is whole,
+readable for you only. FILE and TARGET may be "-"; what went into a pipe before damage was found is good. A core file has the
+memory by guest-physical addresses, and one thread without registers.`,
     examples: [
       [
         "vhu snapshot extract --core web.vhu web.core && gdb --core=web.core",
@@ -27,6 +37,7 @@ you only.`,
       ],
       ["vhu snapshot extract --region ram web.vhu ram.raw", "one region's bytes"],
       ["vhu snapshot extract --device disk web.vhu disk.state", "one device's state, verbatim"],
+      ["vhu snapshot extract --stream qemu web.vhu - | xxd | less", "all of QEMU's stream but RAM"],
     ],
     exitStatus: {
       3: "the file is no snapshot, or is damaged; there is no TARGET",
@@ -37,24 +48,36 @@ you only.`,
     .option("--core", "all memory as an ELF core file")
     .option("--region <name>", "one memory region, raw")
     .option("--device <name>", "one device's state")
+    .addOption(
+      new Option("--stream <name>", "what is neither memory nor a device's").choices(["qemu", "machine"]),
+    )
     .action(
       action(async ({ output, signal }, file: string, targetText: string, options: ExtractOptions) => {
-        const { path } = parseAddressOf(targetText, "target", ["file"]);
-        const given = [options.core, options.region, options.device].filter((option) => option !== undefined);
-        if (given.length !== 1) throw new UsageError("give one of --core, --region and --device");
+        const { core, region, device, stream } = options;
+        const given = [core, region, device, stream].filter((option) => option !== undefined);
+        if (given.length !== 1) throw new UsageError("give one of --core, --region, --device and --stream");
+        const target = targetOf(output, targetText);
         using reader = await aboutLater(file, () => openWith(file, options));
-        if (options.core) await extractCore(reader, path, { signal });
-        else if (options.device !== undefined)
-          extractDevice(reader, deviceNamed(reader, options.device).id, path);
-        else {
-          const region = reader.memoryMap.find(({ name }) => name === options.region);
-          const names = reader.memoryMap.map(({ name }) => name).join(", ");
-          if (region === undefined)
-            throw new UsageError(`there is no region "${options.region}"; there is ${names}`);
-          await extractRegion(reader, region.id, path, { signal });
-        }
-        output.summary({ file: path }, () => [`${path} is written`]);
+        if (core) await extractCore(reader, target, { signal });
+        else if (device !== undefined) extractDevice(reader, deviceNamed(reader, device).id, target);
+        else if (stream !== undefined) extractStream(reader, streamNamed(reader, stream), target);
+        else await extractRegion(reader, regionNamed(reader, region ?? ""), target, { signal });
+        output.summary({ file: targetText }, () => [`${targetText} is written`]);
         return undefined;
       }),
     );
+}
+
+function regionNamed({ memoryMap }: SnapshotReader, name: string): number {
+  const region = memoryMap.find((candidate) => candidate.name === name);
+  if (region !== undefined) return region.id;
+  const names = memoryMap.map((candidate) => candidate.name).join(", ");
+  throw new UsageError(`there is no region "${name}"; there is ${names === "" ? "none" : names}`);
+}
+
+function streamNamed({ streams }: SnapshotReader, name: "qemu" | "machine"): StreamEntry {
+  const type = name === "qemu" ? RecordType.qemuStream : RecordType.machineState;
+  const stream = streams.find((candidate) => candidate.type === type);
+  if (stream !== undefined) return stream;
+  throw new UsageError(`the snapshot has no ${name === "qemu" ? "QEMU stream" : "machine state"}`);
 }

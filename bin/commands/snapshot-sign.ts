@@ -1,10 +1,12 @@
 import { readFileSync } from "node:fs";
 import type { Command } from "commander";
-import { signSnapshot } from "../../migrate/snapshot/mod.ts";
+import { signSnapshot, spoolPipe } from "../../migrate/snapshot/mod.ts";
 import { SyscallError } from "../../src/errors.ts";
 import { about } from "../about.ts";
 import { parseAddressOf } from "../address.ts";
 import { action, addCommand } from "../command.ts";
+
+const STDIN = 0;
 
 export function registerSnapshotSign(parent: Command): void {
   addCommand(parent, {
@@ -13,7 +15,7 @@ export function registerSnapshotSign(parent: Command): void {
 
 Signs every byte of FILE with an Ed25519 key, into TARGET; FILE stays. The root stays the same, so snapshots that are based on FILE
 go on being based on it, and an encrypted one needs no key for this. "vhu snapshot verify" shows the signer; "vhu migrate load" starts
-programs for a snapshot of a key that is in ~/.config/vhu/trusted-keys (lines of "ed25519:HEX NAME").`,
+programs for a snapshot of a key that is in ~/.config/vhu/trusted-keys (lines of "ed25519:HEX NAME"). FILE may be "-" for stdin.`,
     examples: [
       ["openssl genpkey -algorithm ed25519 -out key.pem", "a new key"],
       ["vhu snapshot sign --key key.pem web.vhu web.signed.vhu", "sign web.vhu with it"],
@@ -23,9 +25,11 @@ programs for a snapshot of a key that is in ~/.config/vhu/trusted-keys (lines of
     .requiredOption("--key <file>", "an Ed25519 private key in PEM form")
     .action(
       action(({ output }, file: string, targetText: string, options: { key: string }) => {
-        const source = parseAddressOf(file, "snapshot", ["file"]);
+        const source = parseAddressOf(file, "snapshot", ["file", "stdio"]);
+        using spool = source.kind === "stdio" ? about(file, () => spoolPipe(STDIN)) : undefined;
+        const path = source.kind === "stdio" ? (spool?.path ?? "") : source.path;
         const target = parseAddressOf(targetText, "snapshot", ["file"]);
-        const { publicKey } = about(file, () => signSnapshot(source.path, target.path, pemIn(options.key)));
+        const { publicKey } = about(file, () => signSnapshot(path, target.path, pemIn(options.key)));
         output.summary({ file: target.path, publicKey }, () => [
           `${target.path} is signed`,
           `  key ed25519:${publicKey}`,

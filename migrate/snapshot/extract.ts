@@ -7,17 +7,21 @@ import type { LoadProgress } from "./load-pool.ts";
 import { OutputFile } from "./output-file.ts";
 import type { SnapshotReader } from "./snapshot-reader.ts";
 
-/** One region's bytes, as a file with holes. @throws UsageError, FormatError, SyscallError */
+/** Pages of zeros for a pipe. */
+const ZEROS = new Uint8Array(1024 * 1024);
+
+/** One region's bytes, as a file with holes, or into a pipe. @throws UsageError, FormatError, SyscallError */
 export async function extractRegion(
   reader: SnapshotReader,
   regionId: number,
-  path: string,
+  target: string | number,
   options: LoadProgress = {},
 ): Promise<void> {
   const region = reader.memoryMap.find(({ id }) => id === regionId);
   if (region === undefined) throw new UsageError(`the snapshot has no memory region ${regionId}`);
-  using file = new OutputFile(path);
-  systemCall("ftruncate", path, () => ftruncateSync(file.fd, region.sizeBytes));
+  if (typeof target === "number") return writeRegion(reader, regionId, target, options);
+  using file = new OutputFile(target);
+  systemCall("ftruncate", target, () => ftruncateSync(file.fd, region.sizeBytes));
   await reader.loadRegion(regionId, file.fd, options);
   file.publish();
 }
@@ -25,14 +29,19 @@ export async function extractRegion(
 /** All memory as an ELF core file, by guest-physical addresses: gdb and crash read it. @throws FormatError, SyscallError */
 export async function extractCore(
   reader: SnapshotReader,
-  path: string,
+  target: string | number,
   options: LoadProgress = {},
 ): Promise<void> {
   const { head, offsets } = coreFileHead(reader.memoryMap, reader.header.host.architecture);
-  using file = new OutputFile(path);
-  writeAll(file.fd, head, path);
+  if (typeof target === "number") {
+    writeAll(target, head, PIPE);
+    for (const { id } of reader.memoryMap) writeRegion(reader, id, target, options);
+    return;
+  }
+  using file = new OutputFile(target);
+  writeAll(file.fd, head, target);
   const totalBytes = reader.memoryMap.reduce((sum, { sizeBytes }) => sum + sizeBytes, head.length);
-  systemCall("ftruncate", path, () => ftruncateSync(file.fd, totalBytes));
+  systemCall("ftruncate", target, () => ftruncateSync(file.fd, totalBytes));
   for (const [regionId, targetOffset] of offsets) {
     await reader.loadRegion(regionId, file.fd, { ...options, targetOffset });
   }
@@ -40,17 +49,36 @@ export async function extractCore(
 }
 
 /** One device's state, verbatim. @throws UsageError, FormatError, SyscallError */
-export function extractDevice(reader: SnapshotReader, deviceId: number, path: string): void {
-  writeChunks(reader.deviceState(deviceId), path);
+export function extractDevice(reader: SnapshotReader, deviceId: number, target: string | number): void {
+  writeChunks(reader.deviceState(deviceId), target);
 }
 
 /** Any of the streams, as it was saved. @throws FormatError, SyscallError */
-export function extractStream(reader: SnapshotReader, stream: StreamEntry, path: string): void {
-  writeChunks(reader.readStream(stream), path);
+export function extractStream(reader: SnapshotReader, stream: StreamEntry, target: string | number): void {
+  writeChunks(reader.readStream(stream), target);
 }
 
-function writeChunks(chunks: Iterable<Uint8Array>, path: string): void {
-  using file = new OutputFile(path);
-  for (const chunk of chunks) writeAll(file.fd, chunk, path);
+const PIPE = "the pipe";
+
+/** In order: a pipe takes nothing else. */
+function writeRegion(reader: SnapshotReader, regionId: number, fd: number, { signal }: LoadProgress): void {
+  for (const piece of reader.memory(regionId)) {
+    signal?.throwIfAborted();
+    if ("bytes" in piece) writeAll(fd, piece.bytes, PIPE);
+    else {
+      for (let left = piece.sizeBytes; left > 0; left -= ZEROS.length) {
+        writeAll(fd, ZEROS.subarray(0, Math.min(left, ZEROS.length)), PIPE);
+      }
+    }
+  }
+}
+
+function writeChunks(chunks: Iterable<Uint8Array>, target: string | number): void {
+  if (typeof target === "number") {
+    for (const chunk of chunks) writeAll(target, chunk, PIPE);
+    return;
+  }
+  using file = new OutputFile(target);
+  for (const chunk of chunks) writeAll(file.fd, chunk, target);
   file.publish();
 }

@@ -10,6 +10,8 @@ import { runVhu } from "./run-vhu.ts";
 const folder = mkdtempSync(join(tmpdir(), "vhu-bin-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 const [v0, v1] = fixture.paths as [string, string];
+const gdb = Bun.which("gdb");
+if (gdb === null) console.error("skipped, gdb is missing: apt-get install gdb");
 const at = (name: string) => join(folder, name);
 const status = async (...words: string[]) => (await runVhu(["snapshot", ...words])).status;
 
@@ -54,12 +56,31 @@ test("extract: 0 for memory, raw and as a core file; 2 for nothing to extract; 3
   expect(await status("extract", "--core", v1, at("core"))).toBe(0);
   const core = readFileSync(at("core"));
   expect(core.subarray(0, 4).toString("latin1")).toBe("\x7fELF");
-  const [fileOffset, address] = [core.readBigUInt64LE(64 + 56 + 8), core.readBigUInt64LE(64 + 56 + 16)];
+  // Notes come first, then the regions.
+  const high = 64 + 2 * 56;
+  const [fileOffset, address] = [core.readBigUInt64LE(high + 8), core.readBigUInt64LE(high + 16)];
   expect(address).toBe(0x1_0000_0000n);
   expect(Buffer.compare(core.subarray(Number(fileOffset), Number(fileOffset) + 4096), first)).toBe(0);
   expect(await status("extract", v1, at("x"))).toBe(2);
   expect(await status("extract", "--region", "no", v1, at("x"))).toBe(2);
   expect(await status("extract", "--core", at("core"), at("x"))).toBe(3);
+});
+
+test.skipIf(gdb === null)("a core file is one for gdb: memory by guest addresses, and a thread", async () => {
+  expect(await status("extract", "--core", v1, at("gdb.core"))).toBe(0);
+  const words = [
+    "-batch",
+    "-nx",
+    "-ex",
+    "x/10cb 0x100000000",
+    "-ex",
+    "info threads",
+    `--core=${at("gdb.core")}`,
+  ];
+  const ran = Bun.spawnSync([gdb ?? "", ...words]);
+  const text = ran.stdout.toString();
+  expect([...text.matchAll(/'(.)'/g)].map(([, character]) => character).join("")).toStartWith("vhu writes");
+  expect(text).toContain("process 1");
 });
 
 test("stats: 0 with sums, 3 for what is no snapshot", async () => {
