@@ -1,12 +1,22 @@
-import { BackendDriver, MachineDriver, QemuDriver, type VmDriver } from "../migrate/mod.ts";
+import {
+  BackendDriver,
+  type DiskCare,
+  type DiskCopies,
+  MachineDriver,
+  QemuDriver,
+  type VmDriver,
+} from "../migrate/mod.ts";
 import { UsageError } from "../src/errors.ts";
 import type { Address } from "./address.ts";
 
 export interface OpenDriverOptions {
   /** `--type`: of a unix: back-end. */
   readonly type?: string | undefined;
-  /** `--stop`, `--disks external`: what a QEMU machine writes after the save does no harm. */
+  /** A move: what a QEMU machine writes afterwards does no harm. */
   readonly areDisksCared?: boolean | undefined;
+  /** `--stop`, `--disks`: what becomes of the disks that a QEMU machine can write; and where copies go. */
+  readonly disks?: DiskCare | undefined;
+  readonly copies?: DiskCopies | undefined;
   /** `--force`: a disk that changed since the save is taken. */
   readonly force?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;

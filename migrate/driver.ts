@@ -68,6 +68,8 @@ export interface VmDescription {
   readonly memoryBytes: number;
   /** The machine's process, where it is known. */
   readonly pid?: number | undefined;
+  /** Of those, what is in use as far as the host can see. */
+  readonly residentBytes?: number | undefined;
   readonly devices: readonly { readonly name: string; readonly type: string }[];
   /** What it is built from, as a manifest has it; undefined where it is no whole machine. */
   readonly machine?: Readonly<Record<string, unknown>> | undefined;

@@ -8,6 +8,7 @@ export {
   importDirectory,
   isSnapshotDirectory,
 } from "./directory/mod.ts";
+export { copyImage, copyPath, DiskCopies } from "./disks/mod.ts";
 export type {
   MachineOutline,
   MoveOptions,
@@ -29,7 +30,9 @@ export * from "./operations/mod.ts";
 export { LocalPrograms, OwnSnapshots, requireMayStart, type StartPolicy, TrustedKeys } from "./policy/mod.ts";
 export {
   type BackendStateDecoder,
+  type DiskCare,
   type DiskChange,
+  diskSource,
   exportQemuFile,
   type ImportOptions,
   type ImportResult,
@@ -49,7 +52,7 @@ export {
   qemuCommand,
   qemuDeviceTrees,
   qemuFileFormats,
-  requireSameDisks,
+  requireSameSources,
   shareMemory,
   startQemu,
 } from "./qemu/mod.ts";

@@ -1,14 +1,16 @@
 import type { Command } from "commander";
 import { checkSend } from "../../migrate/live/mod.ts";
+import { DiskCopies } from "../../migrate/mod.ts";
 import { version } from "../../package.json" with { type: "json" };
 import { parseAddressOf } from "../address.ts";
 import { action, addCommand, type CommandContext } from "../command.ts";
-import { areDisksCared } from "../disk-option.ts";
+import { DISKS_OPTION, diskCare } from "../disk-option.ts";
 import { addSenderSecurity, type SenderSecurityOptions, senderSecurity } from "../live-options.ts";
 import { openDriver } from "../open-driver.ts";
 import { formatBytes, formatDuration } from "../output/format.ts";
 import { printable } from "../output/printable.ts";
 import { formatTable } from "../output/table.ts";
+import { spaceCheck } from "../space-check.ts";
 
 interface CheckOptions extends SenderSecurityOptions {
   readonly stop?: boolean;
@@ -24,10 +26,11 @@ export function registerMigrateCheck(parent: Command): void {
     description: `look whether a machine can be saved or sent, and say what is in the way
 
 SOURCE is qmp:PATH (a running QEMU), machine:PATH (a native machine) or unix:PATH (a vhost-user back-end). Nothing is touched.
-With TARGET, tcp:HOST:PORT where vhu migrate receive listens, both sides are looked at, and how fast the way between them is.
+With TARGET, a file, the place of the snapshot is looked at, too. With TARGET, tcp:HOST:PORT where vhu migrate receive listens, both sides are looked at, and how fast the way between them is.
 Each line is one thing that was looked at: passed or FAILED, with what was found or what to do.`,
     examples: [
       ["vhu migrate check qmp:/run/web.qmp", "can this VM be saved while it goes on?"],
+      ["vhu migrate check --disks include qmp:/run/web.qmp /srv/web.vhu", "with copies of its disks, there?"],
       ["vhu migrate check --token ABC… qmp:/run/web.qmp tcp:hostb:4950", "can it be sent there?"],
       ["vhu migrate check --stop qmp:/run/web.qmp", "and if it ends with the save?"],
     ],
@@ -38,13 +41,13 @@ Each line is one thing that was looked at: passed or FAILED, with what was found
   });
   addSenderSecurity(command)
     .option("--stop", "look at a save after which the machine ends")
-    .option("--disks <how>", "external: you copy the disks of a QEMU machine yourself")
+    .option("--disks <how>", DISKS_OPTION)
     .option("--type <type>", "what kind of device a unix: back-end is")
     .action(
       action((context, source: string, target: string | undefined, options: CheckOptions) =>
-        target === undefined
-          ? check(context, source, options)
-          : checkTarget(context, source, target, options),
+        target?.startsWith("tcp:")
+          ? checkTarget(context, source, target, options)
+          : check(context, source, target, options),
       ),
     );
 }
@@ -52,12 +55,19 @@ Each line is one thing that was looked at: passed or FAILED, with what was found
 async function check(
   { output, signal }: CommandContext,
   sourceText: string,
+  fileText: string | undefined,
   { stop, disks, type }: CheckOptions,
 ): Promise<number> {
   const source = parseAddressOf(sourceText, "source", ["qmp", "machine", "unix"]);
-  using driver = await openDriver(source, { type, signal, areDisksCared: areDisksCared(stop, disks) });
+  const target = fileText === undefined ? undefined : parseAddressOf(fileText, "snapshot", ["file", "stdio"]);
+  // Where nothing is said about the file, it will be one.
+  using copies = target?.kind === "stdio" ? undefined : new DiskCopies(target?.path ?? "snapshot");
+  using driver = await openDriver(source, { type, signal, disks: diskCare(stop, disks), copies });
   const { name, runState } = await driver.describe();
-  const checks = await driver.preflight();
+  const checks = [
+    ...(await driver.preflight()),
+    ...(target?.kind === "file" ? [await spaceCheck(driver, target.path)] : []),
+  ];
   const ok = checks.every((each) => each.ok);
   if (output.json) {
     output.document({ name, runState, ok, checks });

@@ -51,8 +51,12 @@ may be "-" for stdin. Nothing runs before every byte was checked; a load that fa
       ["vhu migrate load web.vhu", "bring the machine back, running"],
       ["vhu migrate load --dry-run web.vhu", "the commands that would be started"],
       [
-        "vhu migrate load --disk disk0=/srv/web.qcow2 --set net0.mac=52:54:00:00:00:02 web.vhu",
-        "with another disk and another address",
+        "vhu migrate load --disk disk0=/srv/web.qcow2 --set c1.shared-dir=/srv/other web.vhu",
+        "with another disk, and another folder for the back-end of chardev c1",
+      ],
+      [
+        "vhu migrate load --overlay /srv/two --runtime-dir /run/two web.vhu",
+        "a second VM of the same snapshot, which leaves its disks as they are",
       ],
       ["vhu migrate load web.vhu machine:/run/new.sock", "into a machine that waits"],
       ["vhu migrate load web.vhu qmp:/run/new.qmp", "into a QEMU that waits with -incoming defer"],
@@ -97,6 +101,10 @@ function addQemuOptions(command: Command): Command {
       "another value for a property of QEMU's arguments, or of a back-end's (by its chardev); may be repeated",
       collect,
     )
+    .option(
+      "--overlay <folder>",
+      "leave the disks as they are: what the VM writes goes to overlays or copies in this folder",
+    )
     .option("--runtime-dir <folder>", "where all sockets and logs of the QEMU machine are to be")
     .option("--no-backends", "start no vhost-user back-ends: they listen already, or will")
     .option("--systemd", "put QEMU and each back-end into a systemd scope of its own");
@@ -110,8 +118,10 @@ async function load(
 ): Promise<undefined> {
   const startMs = performance.now();
   using reader = await aboutLater(file, () => openWith(file, options));
+  const isFile = parseAddressOf(file, "snapshot", ["file", "stdio"]).kind === "file";
+  const located = { ...options, file: isFile ? file : undefined };
   if (options.dryRun) {
-    await loadIntoNewMachine(context, reader, options, startMs);
+    await loadIntoNewMachine(context, reader, located, startMs);
     return undefined;
   }
   const source = absoluteAddress(parseAddressOf(file, "snapshot", ["file", "stdio"]));
@@ -122,7 +132,7 @@ async function load(
     target: to === undefined ? "a new process" : absoluteAddress(to),
   } as const;
   await withOperation(start, async (operation) => {
-    const given = { ...options, operation };
+    const given = { ...located, operation };
     if (to === undefined) await loadIntoNewMachine(context, reader, given, startMs);
     else await loadInto(context, reader, to, given, startMs);
   });

@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import { OwnSnapshots, type SaveResult, saveMachine } from "../../migrate/mod.ts";
+import { DiskCopies, OwnSnapshots, type SaveResult, saveMachine } from "../../migrate/mod.ts";
 import { newFileKey, type SnapshotReader } from "../../migrate/snapshot/mod.ts";
 import { version } from "../../package.json" with { type: "json" };
 import { UsageError } from "../../src/errors.ts";
@@ -8,7 +8,7 @@ import { parseAddressOf } from "../address.ts";
 import { collect } from "../collect.ts";
 import { action, addCommand, type CommandContext } from "../command.ts";
 import { type OpeningOptions, openWith, passphraseIn } from "../credentials.ts";
-import { areDisksCared } from "../disk-option.ts";
+import { DISKS_OPTION, diskCare } from "../disk-option.ts";
 import { openDriver } from "../open-driver.ts";
 import { formatBytes, formatDuration } from "../output/format.ts";
 import { absoluteAddress, withOperation } from "../with-operation.ts";
@@ -36,8 +36,8 @@ export function registerMigrateSave(parent: Command): void {
 
 SOURCE is qmp:PATH (a running QEMU, by its monitor), machine:PATH (a native machine's control socket) or unix:PATH (a
 vhost-user back-end; the connection is a session of its own, and a back-end that serves one front-end only ends with it). The
-disks of a QEMU machine are not in the file: where it has some that it can write, use --stop, or --disks external and copy
-them yourself. FILE may be "-" for stdout. The machine stands still
+disks of a QEMU machine are not in the file: where it has some that it can write, use --stop, or say with --disks how they are
+kept as they are at the save (docs/qemu.md). FILE may be "-" for stdout. The machine stands still
 while it is saved and then goes on, whatever happens to vhu meanwhile; with --live it runs while its memory is copied, again and again
 where it changes, and stands still for the rest of it only: tens of milliseconds for most. FILE appears when it is whole and on disk; until then
 what was there stays.`,
@@ -47,6 +47,10 @@ what was there stays.`,
       [
         "vhu migrate save --live qmp:/run/web.qmp web.vhu",
         "its pause is as short as can be; the file is larger",
+      ],
+      [
+        "vhu migrate save --disks include qmp:/run/web.qmp web.vhu",
+        "with copies of its disks in web.vhu.disks",
       ],
       ["vhu migrate save --stop machine:/run/web.sock web.vhu", "save it and end it"],
       ["vhu migrate save --track machine:/run/web.sock mon.vhu", "the first of a series"],
@@ -69,10 +73,7 @@ what was there stays.`,
       "--throttle",
       "with --live: slow the machine down where it changes memory faster than that is copied",
     )
-    .option(
-      "--disks <how>",
-      "external: you copy the disks of a QEMU machine yourself, as they are at the save",
-    )
+    .option("--disks <how>", DISKS_OPTION)
     .option("--type <type>", "what kind of device a unix: back-end is, e.g. fs; the protocol does not tell")
     .option("--base <file>", "an earlier snapshot of the machine: store only what changed since; keep both")
     .option("--track", "note what changes from now on, so that a later save with --base FILE is fast")
@@ -104,10 +105,12 @@ async function save(
   const to = { recipients: options.encryptTo, passphrases: options.passphraseFile?.map(passphraseIn) };
   const isSecret = to.recipients !== undefined || to.passphrases !== undefined;
   const fileKey = isSecret ? await newFileKey(to) : undefined;
+  using copies = target.kind === "file" ? new DiskCopies(target.path) : undefined;
   using driver = await openDriver(source, {
     type: options.type,
     signal,
-    areDisksCared: areDisksCared(options.stop, options.disks),
+    disks: diskCare(options.stop, options.disks),
+    copies,
   });
   using progress = output.progress("save");
   const own = new OwnSnapshots();
@@ -131,6 +134,7 @@ async function save(
       },
     }),
   );
+  copies?.keep();
   report(context, fileText, result, performance.now() - startMs);
   return undefined;
 }

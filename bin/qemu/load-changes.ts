@@ -33,7 +33,7 @@ export function givenDisks(texts: readonly string[], { disks }: Pick<QemuMachine
   });
 }
 
-function changeOf(disk: QemuDisk, path: string, format: string): GivenDisk {
+export function changeOf(disk: QemuDisk, path: string, format: string): GivenDisk {
   return { disk, backend: disk.backend, from: disk.files ?? [disk.path], path, format };
 }
 
@@ -48,6 +48,6 @@ export function givenProperties(texts: readonly string[]): PropertyChange[] {
   return texts.map((text) => {
     const [, id, key, value] = /^([^.=]+)\.([^=]+)=(.*)$/s.exec(text) ?? [];
     if (id !== undefined && key !== undefined && value !== undefined) return { id, key, value };
-    throw new UsageError(`--set ${text} is not of the form ID.KEY=VALUE, e.g. net0.mac=52:54:00:00:00:02`);
+    throw new UsageError(`--set ${text} is not of the form ID.KEY=VALUE, e.g. c1.shared-dir=/srv/other`);
   });
 }

@@ -10,8 +10,8 @@ import {
   OwnSnapshots,
   parseQemuMachine,
   QemuLaunch,
+  type QemuMachine,
   requireMayStart,
-  requireSameDisks,
   StartedBackends,
   shareMemory,
 } from "../../migrate/mod.ts";
@@ -20,7 +20,9 @@ import type { CommandContext } from "../command.ts";
 import { shellWords } from "../output/shell-words.ts";
 import { vhuCommand } from "../vhu-command.ts";
 import { absoluteAddress } from "../with-operation.ts";
-import { givenDisks, givenProperties } from "./load-changes.ts";
+import { cloneNotes } from "./clone-notes.ts";
+import { type GivenDisk, givenProperties } from "./load-changes.ts";
+import { MadeDisks, planDisks, stepCommand } from "./load-disks.ts";
 import { inScope } from "./systemd-scope.ts";
 
 export interface LoadQemuOptions {
@@ -33,6 +35,9 @@ export interface LoadQemuOptions {
   readonly disk?: readonly string[] | undefined;
   readonly set?: readonly string[] | undefined;
   readonly runtimeDir?: string | undefined;
+  readonly overlay?: string | undefined;
+  /** The snapshot's file, where it is one. */
+  readonly file?: string | undefined;
   readonly systemd?: boolean | undefined;
   /** False with --no-backends. */
   readonly backends?: boolean | undefined;
@@ -60,14 +65,18 @@ export async function loadIntoNewQemu(
 ): Promise<LoadedQemu | undefined> {
   const own = new OwnSnapshots();
   const roots = own.has(reader.root) ? ["/"] : (options.root ?? []);
-  const plan = planFor(reader, roots, options);
+  const machine = parseQemuMachine(reader.manifest.machine);
+  const disks = planDisks(machine, options.file, options);
+  const plan = planFor(machine, roots, disks.changes, options);
+  const notes = [...plan.notes, ...disks.notes, ...cloneNotes(machine, options)];
   const { socketPath } = plan.qemu;
   if (options.dryRun) {
     const { args, regions } = shareMemory(plan.qemu.args, reader.memoryMap);
     const qemu = [plan.qemu.program, ...args, ...QemuLaunch.argumentsOf(socketPath, regions.length)];
     const backends = plan.backends.map(({ command }) => [...command]);
-    if (output.json) output.document({ command: qemu, backends, notes: plan.notes });
-    else output.lines([...backends, qemu].map(shellWords));
+    const before = disks.steps.map(stepCommand);
+    if (output.json) output.document({ disks: before, backends, command: qemu, notes });
+    else output.lines([...before, ...backends, qemu].map(shellWords));
     return undefined;
   }
   requireMayStart(reader.root, { own, trust: options.trust ?? false, signer: options.signer });
@@ -80,9 +89,10 @@ export async function loadIntoNewQemu(
       ...plan.backends.filter(({ connects }) => !connects).map(({ socket }) => socket),
     ],
   });
+  using made = await MadeDisks.make(disks.steps, signal);
   await using backends = await StartedBackends.start(plan.backends, {
     signal,
-    onStarted: (name, pid) => operation?.started(`the back-end of ${name}`, pid),
+    onStarted: (name, pid) => operation?.started(name, pid),
   });
   // The disks were looked at above.
   const qemuOptions = { ...moveOptions, signal, force: true };
@@ -92,15 +102,17 @@ export async function loadIntoNewQemu(
     throw error;
   });
   backends.release();
+  made.keep();
   const { pid, logPath: log } = launch;
-  return { target: `qmp:${socketPath}`, pid, log, backends: backends.list, notes: plan.notes };
+  return { target: `qmp:${socketPath}`, pid, log, backends: backends.list, notes };
 }
 
-function planFor(reader: SnapshotReader, roots: readonly string[], options: LoadQemuOptions): LoadPlan {
-  const machine = parseQemuMachine(reader.manifest.machine);
-  const disks = givenDisks(options.disk ?? [], machine);
-  const kept = machine.disks.filter((disk) => !disks.some((given) => given.disk === disk));
-  if (!options.force) requireSameDisks({ disks: kept });
+function planFor(
+  machine: QemuMachine,
+  roots: readonly string[],
+  disks: readonly GivenDisk[],
+  options: LoadQemuOptions,
+): LoadPlan {
   const plan = loadPlan(machine, {
     roots,
     programs: new LocalPrograms(vhuCommand),

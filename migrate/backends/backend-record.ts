@@ -17,6 +17,8 @@ export const backendRecord = z.looseObject({
   workingFolder: z.string().optional(),
   /** Virtio features that the guest has accepted, by name. */
   features: z.array(z.string()),
+  /** Features of the protocol that QEMU and the back-end agreed on, while the guest's driver uses the device. */
+  protocolFeatures: z.array(z.string()).optional(),
 });
 
 export type BackendRecord = z.infer<typeof backendRecord>;

@@ -16,7 +16,7 @@ export interface BackendCommand {
 
 export interface StartBackendsOptions {
   readonly signal?: AbortSignal | undefined;
-  /** Called as soon as a process is there, for the log of operations. */
+  /** Called for each, for the log of operations. */
   readonly onStarted?: ((name: string, pid: number) => void) | undefined;
 }
 
@@ -38,7 +38,7 @@ export class StartedBackends implements AsyncDisposable {
   ): Promise<StartedBackends> {
     await using stack = new AsyncDisposableStack();
     const started = stack.use(new StartedBackends());
-    for (const command of commands) started.#start(command, options);
+    for (const command of commands) started.#start(command);
     const deadline = new Deadline(START_TIMEOUT_MS);
     while (!started.#areThere()) {
       options.signal?.throwIfAborted();
@@ -46,6 +46,9 @@ export class StartedBackends implements AsyncDisposable {
       if (deadline.expired) throw new PeerError(`the back-ends do not listen after ${START_TIMEOUT_MS} ms`);
       await Bun.sleep(POLL_MS);
     }
+    // Only now each runs the program that it is to run, by which the log knows it again.
+    for (const { type, chardev, pid } of started.list)
+      options.onStarted?.(`the ${type} back-end of ${chardev}`, pid);
     stack.move();
     return started;
   }
@@ -89,12 +92,11 @@ export class StartedBackends implements AsyncDisposable {
     );
   }
 
-  #start(command: BackendCommand, { onStarted }: StartBackendsOptions): void {
+  #start(command: BackendCommand): void {
     // A stale socket is removed, and one that somebody listens at is refused.
     if (!command.connects) UnixListener.listen(command.socket)[Symbol.dispose]();
     const process = GuardedProcess.start(command.command, `${command.socket}.log`);
     this.#processes.push({ command, process });
-    onStarted?.(`the ${command.type} back-end of ${command.chardev}`, process.pid);
   }
 
   #areThere(): boolean {

@@ -10,5 +10,6 @@ export { requireMayStart, type StartPolicy } from "./may-start.ts";
 export { formatOptionList, type OptionPair, parseOptionList, parseTypedOption } from "./option-list.ts";
 export { OwnSnapshots } from "./own-snapshots.ts";
 export { type QemuArgumentPolicy, qemuArguments } from "./qemu-arguments.ts";
+export { deviceKeys } from "./qemu-options.ts";
 export { stateFolder } from "./state-folder.ts";
 export { TrustedKeys } from "./trusted-keys.ts";

@@ -66,13 +66,15 @@ function rebuild(name: string, value: string, policy: QemuArgumentPolicy): Resul
 
 /** -append goes to the guest's kernel; the others are lists of their own. */
 function text(name: string, value: string): Result {
-  if (name === "-append") return { args: [name, value] };
+  if (name === "-append" || (name === "-name" && !value.includes("="))) return { args: [name, value] };
   const pairs = value.startsWith("{") ? undefined : parseOptionList(value);
   if (pairs === undefined) return { refused: "it cannot be read" };
   const bad = pairs.find(({ key }) => FORBIDDEN_TEXT_KEYS.test(key));
-  return bad === undefined
-    ? { args: [name, formatOptionList(pairs)] }
-    : { refused: `${bad.key}= is not allowed` };
+  if (bad !== undefined) return { refused: `${bad.key}= is not allowed` };
+  // "-global driver=D,property=P,value=PATH" and the like: none of them has use for a path.
+  const path = pairs.find(({ key, value }) => value.includes("/") && key !== "guest");
+  if (path !== undefined) return { refused: `"${path.value}" may not be a path` };
+  return { args: [name, formatOptionList(pairs)] };
 }
 
 function serial(value: string): Result {

@@ -43,7 +43,7 @@ export const SIMPLE_OPTIONS: Readonly<Record<string, SimpleOption>> = {
 
 /** Keys that "text" options may not have: they name files, programs or fds. */
 export const FORBIDDEN_TEXT_KEYS =
-  /^(?:.*file|path|script|firmware|kernel|initrd|dtb|dumpdtb|fd|.*-key|loader)$/;
+  /^(?:.*file|path|script|firmware|kernel|initrd|dtb|dumpdtb|fd|.*-key|loader|splash)$/;
 
 /** "path": an absolute path in an allowed folder. "number", "id": no path can be in them. */
 type ValueKind = "plain" | "path" | readonly string[];
@@ -146,3 +146,9 @@ export const LIST_OPTIONS: Readonly<Record<string, ListOption>> = {
     },
   },
 };
+
+/** The properties that a recorded device of this type may have; undefined for a type that is not on the list. */
+export function deviceKeys(type: string): ReadonlySet<string> | undefined {
+  const kinds = LIST_OPTIONS["-device"]?.kinds ?? {};
+  return Object.hasOwn(kinds, type) ? new Set(Object.keys(kinds[type] ?? {})) : undefined;
+}

@@ -44,6 +44,7 @@ export function changeArguments(recorded: readonly string[], changes: ArgumentCh
   const lists = argumentsOf(recorded);
   for (const change of changes.disks ?? []) changeDisk(lists, change, changes.workingFolder);
   for (const change of changes.properties ?? []) changeProperty(lists, change);
+  for (const argument of lists) renewGeneration(argument);
   if (changes.relocate !== undefined) relocateChardevs(lists, changes.relocate);
   for (const { at, pairs } of lists) args[at] = formatOptionList(pairs);
   return args;
@@ -133,6 +134,12 @@ function changeProperty(lists: readonly Argument[], { id, key, value: to }: Prop
     throw new UsageError(`--set ${id}.${key}: nothing on the recorded command line has the id ${id}`);
   }
   set(target, key, to);
+}
+
+/** A VM that goes on from a snapshot is another generation of itself (vmgenid): so that its guest draws new random numbers. */
+function renewGeneration(argument: Argument): void {
+  const isGeneration = argument.name === "-device" && argument.pairs[0]?.value === "vmgenid";
+  if (isGeneration) set(argument, "guid", "auto");
 }
 
 function relocateChardevs(

@@ -13,7 +13,7 @@ export function describeBackends(
   qemu: ProcessFacts | undefined,
 ): BackendRecord[] {
   const netdevs = netdevChardevs(qemu?.commandLine ?? []);
-  return devices.flatMap(({ type, chardev, netdev, features }) => {
+  return devices.flatMap(({ type, chardev, netdev, features, protocolFeatures }) => {
     const label = chardev ?? (netdev === undefined ? undefined : netdevs.get(netdev));
     const socket = sockets.find((candidate) => candidate.chardev === label);
     if (label === undefined || socket === undefined) return [];
@@ -24,6 +24,7 @@ export function describeBackends(
         socket: socket.path,
         type: type.replace(/^(?:vhost-user|virtio)-/, ""),
         features,
+        ...(protocolFeatures === undefined ? {} : { protocolFeatures }),
         ...(socket.listens ? { connects: true } : {}),
         ...(daemon === undefined ? {} : { ...daemon, commandLine: [...daemon.commandLine] }),
       },

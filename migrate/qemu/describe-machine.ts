@@ -1,5 +1,6 @@
 import { resolve } from "node:path";
 import { describeBackends } from "./describe-backends.ts";
+import { findHotPlug } from "./hot-plug.ts";
 import { machineDisks } from "./machine-disks.ts";
 import type { DescribedQemuMachine, QemuMachine } from "./qemu-machine.ts";
 import { qemuProcess } from "./qemu-process.ts";
@@ -36,6 +37,7 @@ export async function describeMachine(client: QmpClient): Promise<DescribedQemuM
           commandLine: [...process.commandLine],
           workingFolder: process.workingFolder,
         }),
+    ...(await findHotPlug(client, { commandLine: process?.commandLine, sockets: connections })),
     virtioDevices: devices,
     sockets: connections,
     backends,

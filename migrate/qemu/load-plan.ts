@@ -49,8 +49,11 @@ export function loadPlan(json: unknown, options: LoadPlanOptions): LoadPlan {
   };
   const own = new Set((machine.backends ?? []).map(({ chardev }) => chardev));
   const ofQemu = (options.properties ?? []).filter(({ id, key }) => !own.has(id) || key === "path");
-  const recorded = changeArguments(withoutMonitors(machine.commandLine ?? []), {
-    disks: options.disks?.filter(({ backend }) => backend === undefined),
+  const recorded = changeArguments(withHotPlug(withoutMonitors(machine.commandLine ?? []), machine), {
+    disks: [
+      ...currentFiles(machine),
+      ...(options.disks ?? []).filter(({ backend }) => backend === undefined),
+    ],
     properties: ofQemu,
     relocate: (path, chardev) => relocate(path, chardev),
     workingFolder,
@@ -95,6 +98,27 @@ function withoutMonitors(recorded: readonly string[]): string[] {
     else kept.push(recorded[at] as string);
   }
   return kept;
+}
+
+/** As the machine was when it was saved. */
+function withHotPlug(args: readonly string[], { added = [], removed = [] }: QemuMachine): string[] {
+  const isRemoved = (word: string) => {
+    const id = /(?:^|,)id=([^,]+)/.exec(word)?.[1] ?? /"id"\s*:\s*"([^"]+)"/.exec(word)?.[1];
+    return id !== undefined && removed.includes(id);
+  };
+  const kept: string[] = [];
+  for (let at = 0; at < args.length; at += 1) {
+    if (args[at] === "-device" && isRemoved(args[at + 1] ?? "")) at += 1;
+    else kept.push(args[at] as string);
+  }
+  return [...kept, ...added];
+}
+
+/** A disk that has got overlays since QEMU was started is on the command line by an earlier file of its chain. */
+function currentFiles({ disks }: QemuMachine): DiskChange[] {
+  return disks.flatMap(({ files = [], path, format, backend }) =>
+    backend === undefined && files.length > 1 ? [{ from: files, path, format }] : [],
+  );
 }
 
 function monitorOf(machine: QemuMachine, { runtimeFolder, roots }: LoadPlanOptions): string | undefined {

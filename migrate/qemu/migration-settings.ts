@@ -47,7 +47,7 @@ const PARAMETERS: Readonly<Record<string, unknown>> = {
 
 /** What QEMU starts with (migration/options.c): a vhu that was killed has left others. */
 const DEFAULTS: Readonly<Record<string, unknown>> = { "max-bandwidth": 134_217_728, "downtime-limit": 300 };
-const DEFAULT_OFF = ["return-path", "events", "auto-converge", "dirty-limit"];
+const DEFAULT_OFF = ["return-path", "events", "auto-converge", "dirty-limit", "pause-before-switchover"];
 const PRECOPY_DOWNTIME_MS = 30;
 
 /** What differs from a save of a VM that stands still. */

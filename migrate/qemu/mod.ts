@@ -3,6 +3,8 @@
 export type { DiskChange, PropertyChange } from "./change-arguments.ts";
 export type { BackendStateDecoder } from "./decode/backend-state.ts";
 export { type QemuTreeOptions, qemuDeviceTrees } from "./decode/device-trees.ts";
+export type { DiskCare } from "./disk-care.ts";
+export { type DiskSource, diskSource, requireSameSources } from "./disk-sources.ts";
 export { exportQemuFile, type QemuFileFormat, qemuFileFormats } from "./files/export-stream.ts";
 export { type ImportOptions, type ImportResult, importQemuFile } from "./files/import-stream.ts";
 export { isQemuFile } from "./files/stream-file.ts";
@@ -10,7 +12,7 @@ export { qemuLoadChecks } from "./load-checks.ts";
 export { type LoadPlan, type LoadPlanOptions, loadPlan } from "./load-plan.ts";
 export { type QemuCommand, qemuCommand } from "./qemu-command.ts";
 export { QemuDriver, type QemuDriverOptions } from "./qemu-driver.ts";
-export { requireSameDisks } from "./qemu-fit.ts";
+
 export { QemuLaunch } from "./qemu-launch.ts";
 export { isQemuMachine, parseQemuMachine, type QemuDisk, type QemuMachine } from "./qemu-machine.ts";
 export { shareMemory } from "./share-memory.ts";

@@ -1,5 +1,6 @@
 import { FormatError, PeerError, StateError } from "../../src/errors.ts";
 import type { UnixSocket } from "../../src/sys/mod.ts";
+import type { DiskCopies } from "../disks/mod.ts";
 import type {
   MachineOutline,
   MoveOptions,
@@ -13,9 +14,10 @@ import type {
 import { memoryPieces } from "../ram/mod.ts";
 import type { SnapshotManifest } from "../snapshot/mod.ts";
 import { describeMachine } from "./describe-machine.ts";
+import type { DiskCare } from "./disk-care.ts";
+import { DiskKeeper } from "./disk-keeper.ts";
 import { freshBlocks } from "./fresh-memory.ts";
 import { IncomingStream } from "./incoming-stream.ts";
-import { machineDisks } from "./machine-disks.ts";
 import { type MigrationOverrides, MigrationSettings, precopySettings } from "./migration-settings.ts";
 import { waitForMigrationEnd } from "./migration-state.ts";
 import { OutgoingStream } from "./outgoing-stream.ts";
@@ -35,8 +37,11 @@ import { regionsOf } from "./stream-regions.ts";
 import { type RamPiece, rebuildStream } from "./stream-writer.ts";
 
 export interface QemuDriverOptions extends QmpConnectOptions {
-  /** The VM ends after the save, or the caller copies its disks: what it writes later does no harm. */
+  /** A move, or the caller copies the disks: what the VM writes later does no harm. */
   readonly areDisksCared?: boolean | undefined;
+  /** What is done about the disks that the VM can write; and where copies of them go. */
+  readonly disks?: DiskCare | undefined;
+  readonly copies?: DiskCopies | undefined;
   /** Where QEMU reads its incoming stream already: the driver's from now on. Else it waits with -incoming defer. */
   readonly stream?: UnixSocket | undefined;
   /** Load although a disk's file has changed. */
@@ -60,6 +65,7 @@ export class QemuDriver implements VmDriver {
   #fresh: ReadonlySet<string> = new Set();
   #earlierState: string | undefined;
   #isReleased = false;
+  #keeper: DiskKeeper | undefined;
   /** What `prepareLoad` loaded, or tried to. */
   #loaded: { readonly runState: string } | undefined;
 
@@ -87,13 +93,15 @@ export class QemuDriver implements VmDriver {
   }
 
   async preflight(): Promise<readonly PreflightCheck[]> {
-    const areDisksCared = this.#options.areDisksCared ?? false;
-    return qemuPreflight(this.#client, await describeMachine(this.#client), { areDisksCared });
+    const canCopy = this.#options.copies !== undefined;
+    return qemuPreflight(this.#client, await describeMachine(this.#client), { care: this.#care, canCopy });
   }
 
   /** The VM stands still from some point in here until `resume`, or until this process ends. */
   async save(sink: VmSink, options: MoveOptions = {}): Promise<SnapshotManifest> {
-    return this.#copy(sink, options, {}, (outgoing, collector) => outgoing.read(collector, options));
+    return this.#copy(sink, options, {}, (outgoing, collector, signal) =>
+      outgoing.read(collector, { ...options, signal }),
+    );
   }
 
   /**
@@ -101,9 +109,9 @@ export class QemuDriver implements VmDriver {
    * then stands still as after `save`; with `goesOn`, only until QEMU has read its own state.
    */
   async startPrecopy(sink: VmSink, options: PrecopyOptions = {}): Promise<SnapshotManifest> {
-    return this.#copy(sink, options, precopySettings(options), async (outgoing, collector) => {
+    return this.#copy(sink, options, precopySettings(options), async (outgoing, collector, outer) => {
       const watch = new PrecopyWatch(this.#client, options);
-      return watch.beside((signal) => outgoing.read(collector, { ...options, signal }), options.signal);
+      return watch.beside((signal) => outgoing.read(collector, { ...options, signal }), outer);
     });
   }
 
@@ -124,16 +132,24 @@ export class QemuDriver implements VmDriver {
     sink: VmSink,
     options: PrecopyOptions,
     settings: MigrationOverrides,
-    read: (outgoing: OutgoingStream, collector: PageCollector) => Promise<ParsedStream>,
+    read: (
+      outgoing: OutgoingStream,
+      collector: PageCollector,
+      signal: AbortSignal | undefined,
+    ) => Promise<ParsedStream>,
   ): Promise<SnapshotManifest> {
     const machine = await describeMachine(this.#client);
     this.#earlierState = machine.runState;
-    this.#settings = await MigrationSettings.apply(this.#client, settings);
-    this.#outgoing = await OutgoingStream.open(this.#client);
+    const keeper = new DiskKeeper(this.#client, machine, { care: this.#care, copies: this.#options.copies });
+    this.#keeper = keeper;
+    const capabilities = { ...settings.capabilities, ...keeper.settings.capabilities };
+    this.#settings = await MigrationSettings.apply(this.#client, { ...settings, capabilities });
+    const outgoing = await OutgoingStream.open(this.#client);
+    this.#outgoing = outgoing;
     const collector = new PageCollector(sink);
-    const parsed = await read(this.#outgoing, collector);
+    const parsed = await keeper.beside((signal) => read(outgoing, collector, signal), options.signal);
     // As they are now that the VM stands still and has flushed them.
-    const disksNow = await machineDisks(this.#client, machine.backends ?? [], machine.workingFolder);
+    const disks = await keeper.keep(machine.workingFolder, machine.backends, options);
     if (options.goesOn) this.#closeOutgoing();
     await collector.finish();
     writeRest(sink, parsed);
@@ -141,11 +157,13 @@ export class QemuDriver implements VmDriver {
     const saved: QemuMachine = {
       ...machine,
       machineType: parsed.machineType,
-      disks: disksNow,
+      disks,
+      ...(this.#care === undefined ? {} : { diskCare: this.#care }),
       sections: parsed.sections.map(({ name, sizeBytes }) => ({ name, sizeBytes })),
     };
     const manifest = { machine: saved, devices: [], memory: { totalBytes: collector.totalBytes } };
     sink.writeManifest(manifest);
+    keeper.done();
     return manifest;
   }
 
@@ -205,6 +223,7 @@ export class QemuDriver implements VmDriver {
     if (this.#earlierState === undefined) return;
     await waitForMigrationEnd(this.#client, END_TIMEOUT_MS);
     await this.#restoreSettings();
+    await this.#keeper?.undoUnlessKept();
     const { status } = await this.#client.request("query-status", { answer: qmpStatus });
     if (status === this.#earlierState) return;
     throw new StateError(
@@ -231,6 +250,10 @@ export class QemuDriver implements VmDriver {
     this.#closeOutgoing();
     this.#closeIncoming();
     this.#client[Symbol.dispose]();
+  }
+
+  get #care(): DiskCare | undefined {
+    return this.#options.disks ?? (this.#options.areDisksCared ? "external" : undefined);
   }
 
   #closeOutgoing(): void {

@@ -24,6 +24,11 @@ const disk = z.looseObject({
   files: z.array(z.string()).optional(),
   /** The chardev of the back-end whose image it is: QEMU knows no node of it. */
   backend: z.string().optional(),
+  /** The VM went on over an overlay (`wentOnAt`), so the file is not written any more: a load must not, either. */
+  frozen: z.boolean().optional(),
+  wentOnAt: z.string().optional(),
+  /** A copy beside the snapshot, and how it was when it was made. */
+  copy: z.looseObject({ file: z.string(), fileBytes: size, modifiedNs: z.string() }).optional(),
 });
 
 const machine = z.looseObject({
@@ -42,6 +47,10 @@ const machine = z.looseObject({
   executable: z.string().optional(),
   /** Data: nothing is ever started from it as it stands. */
   commandLine: z.array(z.string()).optional(),
+  /** What differs from the command line: arguments for what was plugged in, and ids of devices that were taken out. */
+  added: z.array(z.string()).optional(),
+  removed: z.array(z.string()).optional(),
+  notRebuilt: z.array(z.string()).optional(),
   workingFolder: z.string().optional(),
   /** Where the monitor was that it was saved by. */
   monitor: z.string().optional(),
@@ -50,6 +59,7 @@ const machine = z.looseObject({
       type: z.string(),
       path: z.string(),
       features: z.array(z.string()),
+      protocolFeatures: z.array(z.string()).optional(),
       /** Of a vhost-user front-end: the chardev, or for a network card the netdev, that it talks through. */
       chardev: z.string().optional(),
       netdev: z.string().optional(),
@@ -63,6 +73,8 @@ const machine = z.looseObject({
   libvirt: z
     .looseObject({ xml: z.string(), cookie: z.string().optional(), wasRunning: z.boolean() })
     .optional(),
+  /** What was done about the disks that the VM can write: "stop", "external", "overlay" or "include". */
+  diskCare: z.string().optional(),
 });
 
 /** What the manifest of a snapshot says about a QEMU machine. */

@@ -1,4 +1,5 @@
 import type { PreflightCheck } from "../driver.ts";
+import { checkDisks, type DiskCare } from "./disk-care.ts";
 import type { QemuMachine } from "./qemu-machine.ts";
 import { qmpMemoryDevices, qmpMigration } from "./qmp-answers.ts";
 import type { QmpClient } from "./qmp-client.ts";
@@ -16,15 +17,16 @@ const UNDER_WAY = [
 ];
 
 export interface QemuPreflightOptions {
-  /** The caller takes care that the disks are those of the moment of the save. */
-  readonly areDisksCared: boolean;
+  readonly care: DiskCare | undefined;
+  /** There is a place for copies of disks. */
+  readonly canCopy: boolean;
 }
 
 /** What could keep this machine from being saved; nothing is touched. */
 export async function qemuPreflight(
   client: QmpClient,
   machine: QemuMachine,
-  { areDisksCared }: QemuPreflightOptions,
+  { care, canCopy }: QemuPreflightOptions,
 ): Promise<PreflightCheck[]> {
   const migration = await client.request("query-migrate", { answer: qmpMigration });
   const status = migration.status ?? "none";
@@ -58,7 +60,9 @@ export async function qemuPreflight(
       ? [{ name: "migration", ok: true, detail: "QEMU names no obstacle" }]
       : blocked.map((reason) => ({ name: "migration", ok: false, detail: reason }))),
     await checkMemory(client),
-    checkDisks(machine, areDisksCared),
+    ...checkHotPlug(machine),
+    ...checkBackends(machine),
+    checkDisks(machine, care, canCopy),
   ];
 }
 
@@ -72,23 +76,47 @@ async function checkMemory(client: QmpClient): Promise<PreflightCheck> {
   };
 }
 
-function checkDisks({ disks, virtioDevices }: QemuMachine, areDisksCared: boolean): PreflightCheck {
-  const writable = [
-    ...disks.filter(({ readOnly }) => !readOnly).map(({ device, path }) => `${device} (${path})`),
-    ...virtioDevices
-      .filter(({ type }) => /^vhost-user-(?:blk|fs|scsi)/.test(type))
-      .map(({ type, path }) => `${type} ${path}`),
+/** A load starts QEMU from its command line: what was plugged in since has to be said in arguments. */
+function checkHotPlug({ added = [], removed = [], notRebuilt = [] }: QemuMachine): PreflightCheck[] {
+  if (added.length + removed.length + notRebuilt.length === 0) return [];
+  const ok = notRebuilt.length === 0;
+  const found = [
+    ...added
+      .filter((_, at) => added[at - 1] === "-device")
+      .map((words) => `${words.split(",", 1)} was plugged in`),
+    ...removed.map((id) => `${id} was taken out`),
   ];
-  const ok = areDisksCared || writable.length === 0;
-  const list = writable.join(", ");
-  return {
-    name: "disks",
-    ok,
-    detail:
-      writable.length === 0
-        ? "none can be written"
-        : ok
-          ? `not in the file: ${list}`
-          : `the VM goes on and writes to ${list}: save with --stop, or with --disks external and copy them yourself`,
-  };
+  return [
+    {
+      name: "hot-plugged devices",
+      ok,
+      detail: ok
+        ? `${found.join(", ")}: a load makes it so`
+        : `a load cannot make ${notRebuilt.join(", ")}: take it out (device_del), or start the VM with it`,
+    },
+  ];
+}
+
+/** QEMU itself names a back-end that cannot log or has no state to give; what it cannot see is who is behind it. */
+function checkBackends({ backends = [] }: QemuMachine): PreflightCheck[] {
+  return backends.map(({ type, chardev, executable, socket, protocolFeatures }) => {
+    const missing = missingFeatures(type, protocolFeatures);
+    const who =
+      executable === undefined ? "a process that is not to be seen: load cannot start it" : executable;
+    return {
+      name: `back-end ${chardev}`,
+      ok: missing.length === 0,
+      detail:
+        missing.length === 0
+          ? `${type} at ${socket}, ${who}`
+          : `${type} at ${socket} lacks ${missing.join(" and ")}: use a back-end that has it (vhu device probe)`,
+    };
+  });
+}
+
+/** Known only while the guest's driver uses the device. */
+function missingFeatures(type: string, features: readonly string[] | undefined): string[] {
+  if (features === undefined) return [];
+  const needed = ["LOG_SHMFD", ...(type === "fs" ? ["DEVICE_STATE"] : [])];
+  return needed.filter((name) => !features.includes(`VHOST_USER_PROTOCOL_F_${name}`));
 }

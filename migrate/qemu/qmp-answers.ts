@@ -43,6 +43,10 @@ export const qmpVirtioStatus = z.looseObject({
     transports: z.array(z.string()),
     "dev-features": z.array(z.string()).optional(),
   }),
+  /** While the guest's driver uses the device, and a back-end serves it. */
+  "vhost-dev": z
+    .looseObject({ "protocol-features": z.looseObject({ protocols: z.array(z.string()) }).optional() })
+    .optional(),
 });
 export const qmpChardevs = z.array(z.looseObject({ label: z.string(), filename: z.string() }));
 
@@ -72,4 +76,13 @@ export const qmpBlocks = z.array(
       })
       .optional(),
   }),
+);
+
+export const qmpJobs = z.array(z.looseObject({ device: z.string(), ready: z.boolean() }));
+export const qmpObjects = z.array(z.looseObject({ name: z.string(), type: z.string() }));
+export const qmpDeviceProperties = z.array(
+  z.looseObject({ name: z.string(), "default-value": z.unknown().optional() }),
+);
+export const qmpBlockNodes = z.array(
+  z.looseObject({ "node-name": z.string().optional(), drv: z.string(), file: z.string(), ro: z.boolean() }),
 );

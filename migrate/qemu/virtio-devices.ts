@@ -18,7 +18,11 @@ export async function virtioDevices(client: QmpClient): Promise<VirtioDevice[]> 
       // "VIRTIO_F_VERSION_1: Device compliant with …": the name is enough.
       const features = [...transports, ...own].map((text) => text.split(":")[0] as string);
       const type = ((await property(client, path, "type")) ?? "unknown").replace(/-device$/, "");
-      found.push({ type, path, features, ...(await connectionOf(client, path, type)) });
+      const protocols = status["vhost-dev"]?.["protocol-features"]?.protocols.map(
+        (text) => text.split(":")[0] as string,
+      );
+      const agreed = protocols === undefined ? {} : { protocolFeatures: protocols };
+      found.push({ type, path, features, ...agreed, ...(await connectionOf(client, path, type)) });
     }
   } catch (error) {
     // An experimental command: a QEMU without it still saves.

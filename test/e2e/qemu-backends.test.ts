@@ -22,6 +22,7 @@ import {
   waitForBeats,
 } from "../support/living-guest.ts";
 import { startPeerBackend } from "../support/peer-backend.ts";
+import { isAlive, killQuietly, processesOf, waitUntil } from "../support/started-machines.ts";
 import { startVhu } from "../support/vhu-process.ts";
 
 const peers = requirePeers(["qemu-system-x86_64", "guest-kernel", "busybox", "virtiofsd"]);
@@ -46,7 +47,7 @@ beforeEach(() => {
   writeFileSync(join(dir, "config", "vhu", "programs.toml"), `virtiofsd = ${command}\n`);
 });
 afterEach(async () => {
-  for (const pid of started.splice(0)) kill(pid);
+  for (const pid of started.splice(0)) killQuietly(pid);
   await waitUntil(() => processesOf(dir).length === 0);
   rmSync(dir, { recursive: true, force: true });
 });
@@ -59,34 +60,6 @@ const vhu = (...words: string[]): Promise<Ran> =>
 function expectDone(ran: Ran): void {
   expect(ran.stderr).toBe("");
   expect(ran.status).toBe(0);
-}
-
-function kill(pid: number): void {
-  try {
-    process.kill(pid, "SIGKILL");
-  } catch {
-    // It has ended.
-  }
-}
-
-async function waitUntil(isThere: () => boolean): Promise<void> {
-  const deadline = performance.now() + BOOT_TIMEOUT_MS;
-  while (!isThere()) {
-    if (performance.now() > deadline) throw new Error("it did not happen");
-    await Bun.sleep(10);
-  }
-}
-
-/** Processes that have a path of this test's on their command line. */
-function processesOf(folder: string): string[] {
-  return readdirSync("/proc").flatMap((pid) => {
-    try {
-      const words = readFileSync(`/proc/${pid}/cmdline`, "utf8");
-      return /^\d+$/.test(pid) && words.includes(folder) ? [words.replaceAll("\0", " ")] : [];
-    } catch {
-      return [];
-    }
-  });
 }
 
 /** The disk has a file system of the guest's; it writes to files that it opened before the save, on both. */
@@ -210,7 +183,7 @@ test.skipIf(!peers)(
     const second = await vhu("load", "--force", file);
     expect(second.status).toBe(1);
     expect(second.stderr).toContain("serves another VM");
-    kill(summary.pid);
+    killQuietly(summary.pid);
     await waitUntil(() => summary.backends.every(({ pid }) => !isAlive(pid)));
   },
   3 * BOOT_TIMEOUT_MS,
@@ -226,10 +199,6 @@ async function expectBackendStates(): Promise<void> {
     expectDone(inspected);
     expect(inspected.stdout).toMatch(pattern);
   }
-}
-
-function isAlive(pid: number): boolean {
-  return readdirSync("/proc").includes(`${pid}`);
 }
 
 /** What the manifest says about the daemons, which nobody was asked about but the kernel and QEMU. */

@@ -41,6 +41,9 @@ const refused: readonly [string, ...string[]][] = [
   ["a display", "-display", "gtk"],
   ["a second dash", "--readconfig", "/srv/vm/x"],
   ["an image without an option", "/etc/shadow", ""],
+  ["a path in a global", "-global", "driver=virtio-net-pci,property=romfile,value=/etc/shadow"],
+  ["a device file of an accelerator", "-accel", "kvm,device=/srv/vm/x"],
+  ["a picture at boot", "-boot", "splash=x"],
   ["a prototype's key", "-constructor", "x"],
 ];
 

@@ -1,0 +1,130 @@
+import { mkdirSync, rmSync } from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
+import { copyImage, diskSource, type QemuMachine, requireSameSources } from "../../migrate/mod.ts";
+import { CompatibilityError, PeerError } from "../../src/errors.ts";
+import { O, openFile } from "../../src/sys/mod.ts";
+import { changeOf, type GivenDisk, givenDisks } from "./load-changes.ts";
+
+type QemuDisk = QemuMachine["disks"][number];
+
+/** A file that is made before the machine starts, and goes away again if that fails. */
+export type DiskStep =
+  | { readonly kind: "overlay"; readonly path: string; readonly base: string; readonly format: string }
+  | { readonly kind: "copy"; readonly path: string; readonly from: string; readonly sizeBytes: number };
+
+export interface DiskPlan {
+  readonly changes: readonly GivenDisk[];
+  readonly steps: readonly DiskStep[];
+  readonly notes: readonly string[];
+}
+
+export interface LoadDisksOptions {
+  readonly disk?: readonly string[] | undefined;
+  readonly overlay?: string | undefined;
+  readonly runtimeDir?: string | undefined;
+  readonly force?: boolean | undefined;
+}
+
+/**
+ * Which files the disks of a machine have here. What was frozen or copied at the save is never written: the machine goes on
+ * over overlays. @throws CompatibilityError when a disk has changed since, UsageError
+ */
+export function planDisks(
+  machine: QemuMachine,
+  snapshot: string | undefined,
+  options: LoadDisksOptions,
+): DiskPlan {
+  const given = givenDisks(options.disk ?? [], machine);
+  const sources = machine.disks
+    .filter((disk) => !given.some((each) => each.disk === disk))
+    .map((disk) => diskSource(disk, snapshot));
+  if (!options.force) requireSameSources(sources);
+  const id = crypto.randomUUID().slice(0, 8);
+  const steps = sources.flatMap(({ disk, path }) => {
+    const isKept = options.overlay !== undefined || disk.frozen === true || disk.copy !== undefined;
+    return disk.readOnly || !isKept ? [] : [{ disk, step: stepFor(disk, path, id, options) }];
+  });
+  const changes = steps.map(({ disk, step }) =>
+    changeOf(disk, step.path, step.kind === "overlay" ? "qcow2" : disk.format),
+  );
+  return {
+    changes: [...given, ...changes],
+    steps: steps.map(({ step }) => step),
+    notes: steps.map(({ disk, step }) => `what the VM writes to ${disk.device} is in ${step.path}`),
+  };
+}
+
+/** A back-end of vhu's own knows raw images only: it gets a copy. */
+function stepFor(disk: QemuDisk, source: string, id: string, options: LoadDisksOptions): DiskStep {
+  const folder = resolve(options.overlay ?? options.runtimeDir ?? dirname(disk.path));
+  const name = basename(disk.path).replace(/(?:\.vhu-[0-9a-f]{8}\.(?:qcow2|raw))+$/, "");
+  const base = join(folder, `${name}.vhu-${id}`);
+  if (disk.backend === undefined) {
+    return { kind: "overlay", path: `${base}.qcow2`, base: resolve(source), format: disk.format };
+  }
+  return {
+    kind: "copy",
+    path: `${base}.raw`,
+    from: resolve(source),
+    sizeBytes: disk.fileBytes ?? disk.sizeBytes,
+  };
+}
+
+/** As a person would do it. */
+export function stepCommand(step: DiskStep): string[] {
+  if (step.kind === "copy") return ["cp", "--sparse=always", "--reflink=auto", step.from, step.path];
+  return ["qemu-img", "create", "-q", "-f", "qcow2", "-b", step.base, "-F", step.format, step.path];
+}
+
+/** The files that were made. Until `keep` they go away when this is disposed of. */
+export class MadeDisks implements Disposable {
+  readonly #made: string[] = [];
+  #isKept = false;
+
+  /** @throws CompatibilityError without qemu-img, PeerError when it fails, SyscallError */
+  static async make(steps: readonly DiskStep[], signal: AbortSignal): Promise<MadeDisks> {
+    using stack = new DisposableStack();
+    const made = stack.use(new MadeDisks());
+    for (const step of steps) {
+      mkdirSync(dirname(step.path), { recursive: true, mode: 0o700 });
+      await made.#make(step, signal);
+    }
+    stack.move();
+    return made;
+  }
+
+  keep(): void {
+    this.#isKept = true;
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#isKept) return;
+    for (const path of this.#made) rmSync(path, { force: true });
+  }
+
+  async #make(step: DiskStep, signal: AbortSignal): Promise<void> {
+    this.#made.push(step.path);
+    if (step.kind === "copy") {
+      using source = openFile(step.from, O.RDONLY);
+      using target = openFile(step.path, O.RDWR | O.CREAT | O.EXCL, 0o600);
+      await copyImage(source, step.sizeBytes, target, { signal });
+      return;
+    }
+    const [name = "", ...words] = stepCommand(step);
+    const program = Bun.which(name);
+    if (program === null) {
+      throw new CompatibilityError(
+        "qemu-img, which makes overlays, is not installed here: install qemu-utils",
+      );
+    }
+    const child = Bun.spawn([program, ...words], {
+      stdin: "ignore",
+      stdout: "ignore",
+      stderr: "pipe",
+      signal,
+    });
+    const [status, text] = await Promise.all([child.exited, child.stderr.text()]);
+    signal.throwIfAborted();
+    if (status !== 0) throw new PeerError(`no overlay over ${step.base}: ${text.trim()}`);
+  }
+}
