@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import { DiskCopies, OwnSnapshots, type SaveResult, saveMachine } from "../../migrate/mod.ts";
+import { DiskCopies, OwnSnapshots, requirePassed, type SaveResult, saveMachine } from "../../migrate/mod.ts";
 import { newFileKey, type SnapshotReader } from "../../migrate/snapshot/mod.ts";
 import { version } from "../../package.json" with { type: "json" };
 import { UsageError } from "../../src/errors.ts";
@@ -11,6 +11,7 @@ import { type OpeningOptions, openWith, passphraseIn } from "../credentials.ts";
 import { DISKS_OPTION, diskCare } from "../disk-option.ts";
 import { openDriver } from "../open-driver.ts";
 import { formatBytes, formatDuration } from "../output/format.ts";
+import { spaceCheck } from "../space-check.ts";
 import { absoluteAddress, withOperation } from "../with-operation.ts";
 
 interface SaveOptions {
@@ -114,6 +115,7 @@ async function save(
   });
   using progress = output.progress("save");
   const own = new OwnSnapshots();
+  if (target.kind === "file") requirePassed([await spaceCheck(driver, target.path)]);
   const start = { kind: "save", source: absoluteAddress(source), target: absoluteAddress(target) } as const;
   const result = await withOperation(start, (operation) =>
     saveMachine(driver, target.kind === "file" ? target.path : STDOUT, {

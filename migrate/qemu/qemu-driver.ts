@@ -31,6 +31,7 @@ import { qmpStatus } from "./qmp-answers.ts";
 import { QmpClient, type QmpConnectOptions } from "./qmp-client.ts";
 import { qmpNothing } from "./qmp-messages.ts";
 import { readRest } from "./read-rest.ts";
+import { residentMemory } from "./resident-memory.ts";
 import type { RamBlock } from "./stream-format.ts";
 import type { ParsedStream } from "./stream-parser.ts";
 import { regionsOf } from "./stream-regions.ts";
@@ -82,11 +83,14 @@ export class QemuDriver implements VmDriver {
   async describe(): Promise<VmDescription> {
     const machine = await describeMachine(this.#client);
     const { name, runState, memoryBytes, virtioDevices } = machine;
+    const pid = qemuProcess(this.#client.socketInode, this.#client.peerPid)?.pid;
+    const residentBytes = pid === undefined ? undefined : residentMemory(pid);
     return {
       name,
       runState: runState === "running" ? "running" : "suspended",
       memoryBytes,
-      pid: qemuProcess(this.#client.socketInode, this.#client.peerPid)?.pid,
+      ...(residentBytes === undefined ? {} : { residentBytes: Math.min(residentBytes, memoryBytes) }),
+      pid,
       devices: virtioDevices.map(({ type, path }) => ({ name: path, type })),
       machine,
     };
