@@ -2,7 +2,7 @@ import { isAbsolute, join, normalize, sep } from "node:path";
 import { VhuError } from "../../src/errors.ts";
 import { connectUnix } from "../../src/sys/mod.ts";
 import type { PreflightCheck } from "../driver.ts";
-import { type MachineConfig, parseMachineConfig } from "../machine/mod.ts";
+import { parseMachineConfig, pathsOf } from "../machine/mod.ts";
 import { qemuCommand } from "../qemu/mod.ts";
 import { lookAtDisk } from "./disk-markers.ts";
 import { availableMemoryBytes, hostFacts } from "./host-facts.ts";
@@ -105,7 +105,15 @@ function checkMachine({ type, machine }: Offer, policy: ArrivalPolicy): Prefligh
       return [{ name: "machine", ok: true, detail: `${program} can be started for it` }];
     }
     const config = parseMachineConfig(machine, "offer");
-    const outside = pathsOf(config).filter((path) => !isWithin(path, policy.roots));
+    const outside = config.device.flatMap(pathsOf).filter((path) => !isWithin(path, policy.roots));
+    const taps = config.device.flatMap((each) =>
+      each.type === "net" && each.tap !== undefined ? [each.tap] : [],
+    );
+    if (taps.length > 0) {
+      // No path, so no --root allows it: whoever sends must not choose among this host's networks.
+      const detail = `it uses the interface ${taps.join(", ")}, which a sender may not choose here: load it from a file`;
+      return [{ name: "machine", ok: false, detail }];
+    }
     if (outside.length === 0)
       return [{ name: "machine", ok: true, detail: `${config.device.length} devices, all known here` }];
     const detail = `it uses ${outside.join(", ")}, outside of what --root allows (${policy.roots.join(", ") || "nothing"})`;
@@ -114,14 +122,6 @@ function checkMachine({ type, machine }: Offer, policy: ArrivalPolicy): Prefligh
     if (!(error instanceof VhuError)) throw error;
     return [{ name: "machine", ok: false, detail: error.message }];
   }
-}
-
-function pathsOf({ device }: MachineConfig): string[] {
-  return device.flatMap((each) => [
-    ...(each.type === "blk" && each.image !== undefined ? [each.image] : []),
-    ...(each.type === "console" && each.file !== undefined ? [each.file] : []),
-    ...(each.socket === undefined ? [] : [each.socket]),
-  ]);
 }
 
 function isWithin(path: string, roots: readonly string[]): boolean {

@@ -114,6 +114,14 @@ function oneOf(...fields: readonly string[]) {
   };
 }
 
+/** Every file, socket and link that a device names. */
+export function pathsOf(device: DeviceConfig): string[] {
+  const ports = device.type === "console" ? (device.port ?? []) : [];
+  return [device, ...ports].flatMap((from: Readonly<Record<string, unknown>>) =>
+    PATH_FIELDS.map((field) => from[field]).filter((path) => typeof path === "string"),
+  );
+}
+
 /** The same device with the paths that `absolute` makes of its own. */
 export function withAbsolutePaths(device: DeviceConfig, absolute: (path: string) => string): DeviceConfig {
   const changed = (from: Readonly<Record<string, unknown>>) =>

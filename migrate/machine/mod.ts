@@ -6,6 +6,7 @@ export { ControlClient } from "./control-client.ts";
 export { ControlConnection } from "./control-connection.ts";
 export { type MachineStatus, machineStatus, verifyReport } from "./control-protocol.ts";
 export { ControlServer } from "./control-server.ts";
+export { pathsOf } from "./device-config.ts";
 export type { DevicePrograms } from "./device-process.ts";
 export { machineLoadChecks } from "./load-checks.ts";
 export { Machine, type MachineOptions, type RunState } from "./machine.ts";
