@@ -38,7 +38,7 @@ export class CompressionPool implements Disposable {
   /** With the Workers, the oldest first; the first one's number is `#first`. */
   readonly #posted: Job[] = [];
   #first = 0;
-  #isWatching = false;
+  #timer: ReturnType<typeof setTimeout> | undefined;
   readonly #onFault: (error: Error) => void;
 
   /** @param onFault Called when the Workers are of no use any more, before what they had is given back. */
@@ -51,6 +51,7 @@ export class CompressionPool implements Disposable {
     this.#workers = Array.from({ length: count }, () => {
       const worker = new Worker(new URL("./compression-worker.ts", import.meta.url), { workerData: setup });
       worker.unref();
+      worker.on("message", () => this.#watch());
       worker.on("error", (cause) => this.#fail(new StateError("a compression Worker failed", { cause })));
       return worker;
     });
@@ -63,8 +64,7 @@ export class CompressionPool implements Disposable {
   /** Packs a window, whose bytes nobody may change until `take` was called. Windows are taken in order. */
   submit(window: PlacedWindow, take: Take): void {
     this.#waiting.push({ window, take });
-    this.#collect();
-    if (this.#posted.length > 0 && !this.#isWatching) void this.#watch();
+    this.#watch();
   }
 
   /** What no Worker has begun is given back; the rest comes when it is done. */
@@ -88,6 +88,7 @@ export class CompressionPool implements Disposable {
   [Symbol.dispose](): void {
     this.cancel();
     this.settle();
+    this.#watch();
     Atomics.store(this.#slots.counters, Counter.stopped, 1);
     Atomics.add(this.#slots.counters, Counter.posted, 1);
     Atomics.notify(this.#slots.counters, Counter.posted);
@@ -114,7 +115,7 @@ export class CompressionPool implements Disposable {
     while (this.#posted.length < this.#slots.count) {
       const job = this.#waiting.shift();
       if (job === undefined) return;
-      const { plain, regionId, offset, address, unchanged } = job.window;
+      const { plain, regionId, offset, address, frameNumber, unchanged } = job.window;
       const number = this.#first + this.#posted.push(job) - 1;
       this.#slots.setWindow(number, {
         address: addressOf(plain),
@@ -122,6 +123,7 @@ export class CompressionPool implements Disposable {
         isLookedUp: address !== 0,
         regionId,
         offset,
+        frameNumber,
         unchanged,
       });
       Atomics.store(counters, this.#slots.stateIndex(number), SlotState.posted);
@@ -130,18 +132,29 @@ export class CompressionPool implements Disposable {
     }
   }
 
-  /** Runs for as long as there is something to wait for, and keeps the process alive meanwhile. */
-  async #watch(): Promise<void> {
-    const { counters } = this.#slots;
-    this.#isWatching = true;
-    while (this.#posted.length > 0) {
-      const seen = Atomics.load(counters, Counter.done);
-      this.#collect();
-      if (this.#posted.length === 0) break;
-      const wait = Atomics.waitAsync(counters, Counter.done, seen, DEFAULT_TRANSFER_IDLE_TIMEOUT_MS);
-      if (wait.async && (await wait.value) === "timed-out") this.#fail(idle());
-    }
-    this.#isWatching = false;
+  /**
+   * Asks for a message when something is done. Not by Atomics.waitAsync: Bun 1.4.5 spins for a third of the time in which such
+   * a wait is pending (measured). The timer keeps the process alive, and finds Workers that hang.
+   */
+  #watch(): void {
+    Atomics.store(this.#slots.counters, Counter.isAwaited, 1);
+    // What was done before that is not announced.
+    this.#collect();
+    if (this.#posted.length === 0) {
+      clearTimeout(this.#timer);
+      this.#timer = undefined;
+    } else
+      this.#timer ??= setTimeout(
+        (seen) => this.#onTimer(seen),
+        DEFAULT_TRANSFER_IDLE_TIMEOUT_MS,
+        this.#first,
+      );
+  }
+
+  #onTimer(seen: number): void {
+    this.#timer = undefined;
+    if (this.#first === seen) this.#fail(idle());
+    this.#watch();
   }
 
   /** Nobody knows what the Workers do: all is given back. */

@@ -1,5 +1,5 @@
 /** A compression Worker (compression-pool.ts): takes windows, compresses them, until it is told to stop. */
-import { workerData } from "node:worker_threads";
+import { parentPort, workerData } from "node:worker_threads";
 import { Mapping } from "../../src/sys/mod.ts";
 import { createZstd } from "./compression.ts";
 import { CompressionSlots, Counter, SlotState } from "./compression-slots.ts";
@@ -34,6 +34,7 @@ for (;;) {
   Atomics.store(counters, slots.stateIndex(job), isDone ? SlotState.done : SlotState.failed);
   Atomics.add(counters, Counter.done, 1);
   Atomics.notify(counters, Counter.done);
+  if (Atomics.exchange(counters, Counter.isAwaited, 0) !== 0) parentPort?.postMessage(0);
 }
 
 function waitUntilPosted(job: number): boolean {

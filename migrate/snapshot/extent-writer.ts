@@ -6,8 +6,7 @@ import { readFully } from "./file-io.ts";
 import { FrameBatch, type Mutable } from "./frame-batch.ts";
 import { framePlace, recordIdAt } from "./frame-place.ts";
 import { MEMORY_PAGE_BYTES } from "./manifest.ts";
-import type { PackedRun, PackedWindow, PlainWindow } from "./pack-window.ts";
-import type { PageTable } from "./page-table.ts";
+import type { PackedWindow, PlainWindow } from "./pack-window.ts";
 import type { RecordOutput } from "./record-output.ts";
 
 /** A window of a pass. */
@@ -20,14 +19,12 @@ export class ExtentWriter {
   readonly extents: Mutable<Extent>[] = [];
   /** Of all frames in the file. */
   compressedBytes = 0;
-  /** Where the pages of frames are noted, if anybody looks duplicates up. */
-  pages: PageTable | undefined;
   readonly #output: RecordOutput;
   /** Whether frames can be read back, which finding equal ones needs. */
   readonly #isReadable: boolean;
   readonly #frames = new Map<bigint, Mutable<Frame>>();
   readonly #batch: FrameBatch;
-  /** By their numbers in the table of pages. */
+  /** By their numbers, where duplicates are looked up. */
   readonly #frameList: Frame[] = [];
   #scratch: Uint8Array | undefined;
 
@@ -60,7 +57,7 @@ export class ExtentWriter {
         this.#add({ ...extent, kind: "duplicate", frame, skipBytes: page * MEMORY_PAGE_BYTES });
       }
     }
-    if (own !== undefined && !isKnown && where.address !== 0) this.#addPages(where, runs, own);
+    if (own !== undefined && where.address !== 0) this.#frameList[where.frameNumber] = own;
     this.#batch.flushIfFull();
   }
 
@@ -82,21 +79,6 @@ export class ExtentWriter {
   /** Writes what is left. */
   flush(): void {
     this.#batch.flush();
-  }
-
-  #addPages({ plain, address }: PlacedWindow, runs: readonly PackedRun[], frame: Frame): void {
-    const frameNumber = this.#frameList.push(frame) - 1;
-    for (const run of runs) {
-      if (run.kind !== "data") continue;
-      for (let at = 0; at < run.sizeBytes; at += MEMORY_PAGE_BYTES) {
-        const start = run.offset + at;
-        const page = (run.skipBytes + at) / MEMORY_PAGE_BYTES;
-        this.pages?.add(plain.subarray(start, start + MEMORY_PAGE_BYTES), address + start, {
-          frameNumber,
-          page,
-        });
-      }
-    }
   }
 
   #newFrame(bytes: Uint8Array, plainBytes: number, checksum: bigint): Frame {

@@ -10,7 +10,7 @@ import type { RecordOutput } from "./record-output.ts";
 /** u32 extents, u32 zero: before the table of a batch. */
 export const BATCH_HEAD_BYTES = 8;
 /** Frames in memory before a record is written. */
-const BATCH_FRAME_BYTES = 16 * 1024 * 1024;
+const BATCH_FRAME_BYTES = 4 * 1024 * 1024;
 /** Where frames start in the buffer, so that head and table always fit in front of them. */
 const FRAMES_START = RECORD_HEAD_BYTES + BATCH_HEAD_BYTES + MAX_SNAPSHOT_BATCH_EXTENTS * EXTENT_ENTRY_BYTES;
 

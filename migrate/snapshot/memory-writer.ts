@@ -48,6 +48,7 @@ export class MemoryWriter implements Disposable {
   #passNumber = 0;
   #room: Uint8Array | undefined;
   #givenBytes = 0;
+  #nextFrame = 0;
   readonly #pending = new Set<PendingWrite>();
   /** Why a window could not be written: nothing is written any more. */
   #failure: { readonly error: unknown } | undefined;
@@ -73,7 +74,6 @@ export class MemoryWriter implements Disposable {
   lookUpPages(sizeBytes: number): Disposable {
     if (!this.#hasSharedFrames) return { [Symbol.dispose]: () => {} };
     this.#pages ??= PageTable.allocate(sizeBytes);
-    this.#extents.pages = this.#pages;
     this.#isLookingUp = true;
     return {
       [Symbol.dispose]: () => {
@@ -103,6 +103,7 @@ export class MemoryWriter implements Disposable {
       offset: offset + start,
       plain: bytes.subarray(start, start + sizeBytes),
       address: address && address + start,
+      frameNumber: this.#nextFrame++,
       unchanged: unchanged?.subarray(start / MEMORY_PAGE_BYTES, (start + sizeBytes) / MEMORY_PAGE_BYTES),
     }));
     const isWorthWorkers = this.#pools.size > 0 || this.#givenBytes >= LEAST_POOL_BYTES;

@@ -33,6 +33,8 @@ export interface PlainWindow {
   readonly plain: Uint8Array;
   /** Of `plain`, where duplicates are looked up; else 0. */
   readonly address: number;
+  /** That its frame gets, if it has one. */
+  readonly frameNumber: number;
   /** For each page, 1 where it is known to be as in the parent; then nothing is compared. */
   readonly unchanged: Uint8Array | undefined;
 }
@@ -43,15 +45,20 @@ interface WindowRun {
   readonly kind: "zero" | "parent" | "data";
 }
 
-/** Cuts up to 1 MiB of pages into runs, and compresses what is new in it into `room`, as one frame. */
+/**
+ * Cuts up to 1 MiB of pages into runs, and compresses what is new in it into `room`, as one frame. Its pages are then known
+ * to all who look.
+ */
 export class WindowPacker {
   readonly #zstd: Zstd;
   readonly #pages: PageTable | undefined;
   readonly #parent: ParentPages | undefined;
   #packed: Uint8Array | undefined;
+  /** Of the pages of the window at hand that are new. */
+  readonly #hashes: bigint[] = [];
 
   /**
-   * @param pages Where duplicates are looked up, if they are.
+   * @param pages Where duplicates are looked up, and pages added, if they are.
    * @param parent What the window is compared with, if it is.
    */
   constructor(zstd: Zstd, pages?: PageTable, parent?: ParentPages) {
@@ -62,6 +69,7 @@ export class WindowPacker {
 
   pack(window: PlainWindow, room: Uint8Array): PackedWindow {
     const runs: PackedRun[] = [];
+    this.#hashes.length = 0;
     let plainBytes = 0;
     for (const run of this.#runs(window)) {
       if (run.kind !== "data") {
@@ -78,10 +86,21 @@ export class WindowPacker {
     }
     if (plainBytes === 0) return { runs, frame: undefined };
     const plain = this.#dataOf(window.plain, runs, plainBytes);
-    return {
-      runs,
-      frame: { sizeBytes: this.#zstd.compress(room, plain), plainBytes, checksum: xxh3(plain) },
-    };
+    const frame = { sizeBytes: this.#zstd.compress(room, plain), plainBytes, checksum: xxh3(plain) };
+    if (window.address !== 0) this.#addPages(window, runs);
+    return { runs, frame };
+  }
+
+  #addPages({ address, frameNumber }: PlainWindow, runs: readonly PackedRun[]): void {
+    let index = 0;
+    for (const run of runs) {
+      if (run.kind !== "data") continue;
+      for (let at = 0; at < run.sizeBytes; at += MEMORY_PAGE_BYTES) {
+        const page = (run.skipBytes + at) / MEMORY_PAGE_BYTES;
+        this.#pages?.add(this.#hashes[index] as bigint, address + run.offset + at, { frameNumber, page });
+        index += 1;
+      }
+    }
   }
 
   /** What is as in the parent, what is zero, and the rest. */
@@ -101,14 +120,16 @@ export class WindowPacker {
 
   /** Neighbours in the window that are neighbours in a frame, too, are one run. */
   #duplicates(
-    { plain, address }: PlainWindow,
+    { plain, address, frameNumber }: PlainWindow,
     { offset, sizeBytes }: WindowRun,
   ): { offset: number; sizeBytes: number; place: PagePlace | undefined }[] {
     const pages = this.#pages;
     if (pages === undefined || address === 0) return [{ offset, sizeBytes, place: undefined }];
     const parts: { offset: number; sizeBytes: number; place: PagePlace | undefined }[] = [];
     for (let at = offset; at < offset + sizeBytes; at += MEMORY_PAGE_BYTES) {
-      const place = pages.find(plain.subarray(at, at + MEMORY_PAGE_BYTES), address + at);
+      const hash = xxh3(plain.subarray(at, at + MEMORY_PAGE_BYTES));
+      const place = pages.find(hash, address + at, frameNumber);
+      if (place === undefined) this.#hashes.push(hash);
       const last = parts.at(-1);
       const isNext =
         place === undefined
