@@ -17,8 +17,9 @@ export async function main(words: readonly string[], commands = catalogue): Prom
   const style = { json: words.includes("--json"), debug: words.includes("--debug") };
   const entry = commands.find((candidate) => isAsked(candidate, words));
   let status = 0;
+  let program: Command | undefined;
   try {
-    const program = await buildProgram(commands, entry, (result) => {
+    program = await buildProgram(commands, entry, (result) => {
       status = result;
     });
     await program.parseAsync([...words], { from: "user" });
@@ -26,9 +27,19 @@ export async function main(words: readonly string[], commands = catalogue): Prom
   } catch (error) {
     if (!(error instanceof CommanderError)) return reportError(error, style);
     if (error.exitCode === 0) return 0;
-    const noun = words.find((word) => Object.hasOwn(nouns, word));
-    return reportError(usageErrorOf(error, entry?.words ?? noun), style);
+    return reportError(usageErrorOf(error, commandWords(program!, words)), style);
   }
+}
+
+/** As much of the command line as names a command. */
+function commandWords(program: Command, words: readonly string[]): string {
+  const names: string[] = [];
+  for (let command: Command | undefined = program; command !== undefined; ) {
+    const { commands }: Command = command;
+    command = words.flatMap((word) => commands.filter((each) => each.name() === word))[0];
+    if (command !== undefined) names.push(command.name());
+  }
+  return names.join(" ");
 }
 
 /** `vhu snapshot inspect …`, `vhu snapshot help inspect` and `vhu help doctor` ask for a command; options may stand between. */
@@ -79,8 +90,8 @@ function nounOf(program: Command, parents: Map<string, Command>, noun: string): 
 }
 
 /** "error: missing required argument 'file'" becomes our kind of sentence, with the next step. */
-function usageErrorOf(error: CommanderError, words: string | undefined): UsageError {
-  const help = `see: vhu ${words === undefined ? "" : `${words} `}--help`;
+function usageErrorOf(error: CommanderError, words: string): UsageError {
+  const help = `see: vhu ${words === "" ? "" : `${words} `}--help`;
   if (error.code === "commander.help") return new UsageError(`a command is missing; ${help}`);
   return new UsageError(`${error.message.replace(/^error: /, "").replace(/\.$/, "")}; ${help}`);
 }

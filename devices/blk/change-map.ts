@@ -53,11 +53,12 @@ export class ChangeMap {
   mark(offset: number, sizeBytes: number): void {
     if (!this.isOn || sizeBytes === 0) return;
     const words = this.#words;
+    // Behind the end that the disk had once, and in the middle of a part perhaps.
+    if (offset + sizeBytes > this.capacityBytes) Atomics.store(words, HEAD.isBeyond, 1);
     const last = Math.floor((offset + sizeBytes - 1) / this.#partBytes);
     for (let part = Math.floor(offset / this.#partBytes); part <= last; part++) {
       const word = HEAD_WORDS + Math.floor(part / 32);
       if (word < words.length) Atomics.or(words, word, 1 << (part & 31));
-      else Atomics.store(words, HEAD.isBeyond, 1);
     }
   }
 

@@ -59,6 +59,7 @@ test.each([
   [["constructor"], "unknown command 'constructor'; see: vhu --help"],
   [["snapshot", "nonsense"], "unknown command 'nonsense'; see: vhu snapshot --help"],
   [["--nonsense"], "unknown option '--nonsense'; see: vhu --help"],
+  [["device", "run", "blk", "--nonsense"], "unknown option '--nonsense'; see: vhu device run blk --help"],
   [["snapshot", "verify"], "missing required argument 'file'; see: vhu snapshot verify --help"],
   [["snapshot", "verify", "a", "b"], "too many arguments"],
   [["snapshot", "verify", "a", "--nonsense"], "unknown option '--nonsense'; see: vhu snapshot verify --help"],

@@ -40,6 +40,11 @@ test("a write beyond the capacity of the start is noticed", () => {
   map.start();
   map.mark(1000 * PART, 1);
   expect(map.take()).toBeUndefined();
+  // In the part that the old end lies in, too.
+  const odd = new ChangeMap(PART + 512);
+  odd.start();
+  odd.mark(PART + 512, 512);
+  expect(odd.take()).toBeUndefined();
 });
 
 test("every byte that was written is in a range; there are 4096 at most; a large disk has larger parts", () => {
