@@ -17,6 +17,16 @@ export const controlRequest = z.discriminatedUnion("command", [
   z.strictObject({ command: z.literal("export"), base: z.string().optional() }),
   /** The suspended machine is as in the snapshot with this root: from here on it counts what changes. Answer: whether it can. */
   z.strictObject({ command: z.literal("checkpoint"), root: z.string(), runCount: z.number() }),
+  /** From here on the machine counts for this connection what changes. Answer's fd: its memory. */
+  z.strictObject({ command: z.literal("precopy-begin") }),
+  /** Answer's fd: the pages that were written to since the last time, a bit for each. */
+  z.strictObject({ command: z.literal("precopy-take") }),
+  z.strictObject({ command: z.literal("precopy-end") }),
+  /** Its workloads submit nothing for some percent of the time. */
+  z.strictObject({ command: z.literal("throttle"), percent: z.number().int().min(0).max(99) }),
+  /** The suspended machine is given up for another host: it does not resume, whoever asks, but by `reclaim`. */
+  z.strictObject({ command: z.literal("release") }),
+  z.strictObject({ command: z.literal("reclaim") }),
   /** Fd: the pipe. Answer's fd, if any: the back-end's own, to be used instead. */
   z.strictObject({
     command: z.literal("state-begin"),
@@ -51,6 +61,8 @@ export const machineStatus = z.object({
   workloads: z.array(z.object({ kind: z.string(), counters })),
 });
 export type MachineStatus = z.infer<typeof machineStatus>;
+
+export const precopyBegun = z.object({ memoryBytes: z.number() });
 
 export const machineOutline = z.object({ config: z.record(z.string(), z.unknown()) });
 

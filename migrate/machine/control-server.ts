@@ -1,4 +1,4 @@
-import { UsageError, VhuError } from "../../src/errors.ts";
+import { StateError, UsageError, VhuError } from "../../src/errors.ts";
 import { DEFAULT_TRANSFER_IDLE_TIMEOUT_MS } from "../../src/limits.ts";
 import { type Logger, silentLogger } from "../../src/logger.ts";
 import {
@@ -11,6 +11,7 @@ import {
 } from "../../src/sys/mod.ts";
 import { ControlConnection } from "./control-connection.ts";
 import { type ControlRequest, controlRequest } from "./control-protocol.ts";
+import type { DirtyReader } from "./dirty-tracking.ts";
 import type { MachineHost } from "./machine-host.ts";
 import { stateBytes, stateFd } from "./state-memfd.ts";
 
@@ -27,6 +28,10 @@ class Session implements Disposable {
   /** This connection loads a machine and has not finished: when it ends, the machine that it built ends with it. */
   loads = false;
   isOpen = true;
+  /** This connection has slowed the machine down. */
+  throttles = false;
+  /** What has changed since this connection last asked. */
+  dirty: DirtyReader | undefined;
   readonly connection: ControlConnection;
 
   constructor(socket: UnixSocket) {
@@ -35,9 +40,16 @@ class Session implements Disposable {
 
   [Symbol.dispose](): void {
     this.isOpen = false;
+    this.dirty?.[Symbol.dispose]();
+    this.dirty = undefined;
     this.connection[Symbol.dispose]();
   }
 }
+
+type MoveRequest = Exclude<
+  ControlRequest,
+  { command: "status" | "describe" | "suspend" | "resume" | "stop" | "verify" }
+>;
 
 /** Serves a machine's control socket on the machine's own loop. */
 export class ControlServer implements Disposable {
@@ -125,6 +137,15 @@ export class ControlServer implements Disposable {
         return undefined;
       case "verify":
         return { result: host.machine.verify() };
+      default:
+        return this.#handleMove(session, request, fds);
+    }
+  }
+
+  /** What a machine is copied and built with. */
+  #handleMove(session: Session, request: MoveRequest, fds: Fd[]): Answer | undefined {
+    const { host } = this;
+    switch (request.command) {
       case "export": {
         const { description, machineState } = host.export();
         const fds = [host.machine.memory.fd.duplicate(), stateFd(machineState)];
@@ -135,6 +156,23 @@ export class ControlServer implements Disposable {
         const obstacle = host.setCheckpoint(request.root, request.runCount);
         return { result: obstacle === undefined ? {} : { obstacle } };
       }
+      case "precopy-begin":
+      case "precopy-take":
+      case "precopy-end":
+        return this.#precopy(session, request.command);
+      case "throttle":
+        host.machine.throttle(request.percent);
+        session.throttles = request.percent > 0;
+        return undefined;
+      case "release":
+        host.machine.release();
+        session.holds = false;
+        return undefined;
+      case "reclaim":
+        host.machine.reclaim();
+        session.holds = false;
+        session.loads = false;
+        return undefined;
       case "state-begin": {
         // Our copy must go: the end of the stream is seen only when every copy of the writing end is closed.
         using theirs = take(fds);
@@ -164,6 +202,27 @@ export class ControlServer implements Disposable {
     }
   }
 
+  #precopy(session: Session, command: "precopy-begin" | "precopy-take" | "precopy-end"): Answer {
+    const { machine } = this.host;
+    switch (command) {
+      case "precopy-begin":
+        session.dirty?.[Symbol.dispose]();
+        session.dirty = machine.dirty.open();
+        return {
+          result: { memoryBytes: machine.memory.sizeBytes },
+          fds: [machine.memory.fd.duplicate()],
+        };
+      case "precopy-take":
+        if (session.dirty === undefined) throw new StateError("no pre-copy has begun on this connection");
+        return { fds: [stateFd(session.dirty.take().bytes)] };
+      case "precopy-end":
+        session.dirty?.[Symbol.dispose]();
+        session.dirty = undefined;
+        machine.throttle(0);
+        return {};
+    }
+  }
+
   /** The client is gone. What it held suspended goes on: a save that dies leaves the machine running. */
   #end(session: Session): void {
     this.#close(session);
@@ -171,6 +230,7 @@ export class ControlServer implements Disposable {
   }
 
   #letGo(session: Session): void {
+    if (session.throttles) this.host.machine.throttle(0);
     const abandoned =
       session.loads || (this.host.options.endsWithLoader && this.host.runState === "incoming");
     if (abandoned) {

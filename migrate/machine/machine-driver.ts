@@ -1,22 +1,29 @@
-import { CompatibilityError, PeerError } from "../../src/errors.ts";
-import { readStateStream, writeStateStream } from "../../src/frontend/mod.ts";
-import { DEFAULT_TRANSFER_IDLE_TIMEOUT_MS } from "../../src/limits.ts";
+import { CompatibilityError, PeerError, VhuError } from "../../src/errors.ts";
 import { PageSet } from "../../src/memory/mod.ts";
-import { sniffState } from "../../src/state/mod.ts";
-import { createPipe, disposeAll, type Fd } from "../../src/sys/mod.ts";
-import type { MoveOptions, PreflightCheck, VmDescription, VmDriver, VmSink, VmSource } from "../driver.ts";
+import { disposeAll, type Fd, Mapping } from "../../src/sys/mod.ts";
+import type {
+  MoveOptions,
+  PrecopyOptions,
+  PreflightCheck,
+  VmDescription,
+  VmDriver,
+  VmSink,
+  VmSource,
+} from "../driver.ts";
 import { loadMemory, saveMemory } from "../ram/mod.ts";
-import type { SnapshotDevice, SnapshotManifest } from "../snapshot/mod.ts";
+import { MEMORY_PAGE_BYTES, type SnapshotManifest } from "../snapshot/mod.ts";
 import { ControlClient } from "./control-client.ts";
 import {
   checkpointAnswer,
-  type ExportedMachine,
   exportedMachine,
   type MachineStatus,
   machineOutline,
   machineStatus,
+  precopyBegun,
 } from "./control-protocol.ts";
+import { joined, Precopy, type PrecopySource } from "./precopy.ts";
 import { stateBytes, stateFd } from "./state-memfd.ts";
+import { loadDeviceStates, saveDeviceStates } from "./transfer-states.ts";
 
 /** The one region of a native machine's memory. */
 const REGION_ID = 0;
@@ -83,15 +90,12 @@ export class MachineDriver implements VmDriver {
     stack.defer(() => disposeAll(fds));
     const exported = exportedMachine.parse(result);
     this.#runCount = exported.runCount;
-    const [memory, state, changedFd] = fds;
-    if (memory === undefined || state === undefined) throw new PeerError("the machine gave no memory");
+    const [memory, state, changedFd] = [required(fds[0]), required(fds[1]), fds[2]];
     sink.writeMemoryMap([{ id: REGION_ID, guestAddress: 0, sizeBytes: exported.memoryBytes, name: "ram" }]);
     const changed = changedFd && PageSet.of(exported.memoryBytes, stateBytes(changedFd));
     await saveMemory(sink, REGION_ID, memory, exported.memoryBytes, { ...options, changed });
     sink.writeMachineState(stateBytes(state));
-    const devices: SnapshotDevice[] = [];
-    for (const [id, device] of exported.devices.entries())
-      devices.push(await this.#saveDevice(sink, id, device, options));
+    const devices = await saveDeviceStates(this.#client, sink, exported.devices, options);
     const manifest: SnapshotManifest = {
       machine: exported.config,
       devices,
@@ -123,10 +127,7 @@ export class MachineDriver implements VmDriver {
       { command: "build", config },
       { fds: [memory, machineState], signal: options.signal },
     );
-    for (const { id, name, stateBytes } of manifest.devices) {
-      options.onProgress?.({ phase: `device ${name}`, done: 0, total: stateBytes });
-      await this.#loadDevice(source, id, name, options);
-    }
+    await loadDeviceStates(this.#client, source, options);
   }
 
   async resume(): Promise<void> {
@@ -136,21 +137,42 @@ export class MachineDriver implements VmDriver {
   }
 
   async reclaim(): Promise<void> {
-    await this.#client.request({ command: "resume" });
+    await this.#client.request({ command: "reclaim" });
   }
 
   async leavePrepared(): Promise<void> {
     await this.#client.request({ command: "keep-prepared" });
   }
 
-  async startPrecopy(): Promise<SnapshotManifest> {
-    throw new CompatibilityError(
-      "a native machine cannot be copied while it runs: save it while it stands still",
-    );
+  async startPrecopy(sink: VmSink, options: PrecopyOptions = {}): Promise<SnapshotManifest> {
+    if (options.throttle === "dirty-limit") {
+      throw new CompatibilityError(
+        "dirty-limit is for QEMU with KVM: a native machine is slowed down as a whole",
+      );
+    }
+    this.#wasRunning = (await this.status()).runState === "running";
+    if (!this.#wasRunning) return await this.save(sink, options);
+    const { result, fds } = await this.#client.request({ command: "precopy-begin" }, options);
+    using stack = new DisposableStack();
+    stack.defer(() => disposeAll(fds));
+    const { memoryBytes } = precopyBegun.parse(result);
+    const memory = required(fds[0]);
+    const mapping = stack.use(Mapping.ofFd(memory, { sizeBytes: memoryBytes, readOnly: true }));
+    try {
+      sink.writeMemoryMap([{ id: REGION_ID, guestAddress: 0, sizeBytes: memoryBytes, name: "ram" }]);
+      const passes = new Precopy(this.#precopySource(options), sink, REGION_ID, mapping, options);
+      const left = await passes.run(() =>
+        saveMemory(sink, REGION_ID, memory, memoryBytes, { ...options, isRunning: true }),
+      );
+      return await this.#finishPrecopy(sink, passes, left, options);
+    } finally {
+      await this.#endPrecopy();
+    }
   }
 
   async release(): Promise<void> {
-    throw new CompatibilityError("a native machine cannot be given up for another host: stop it");
+    await this.#client.request({ command: "release" });
+    this.#wasRunning = false;
   }
 
   async discard(): Promise<void> {
@@ -161,66 +183,58 @@ export class MachineDriver implements VmDriver {
     this.#client[Symbol.dispose]();
   }
 
-  async #saveDevice(
+  /** The machine stands still: what is left of its memory, and all the rest. */
+  async #finishPrecopy(
     sink: VmSink,
-    id: number,
-    device: ExportedMachine["devices"][number],
-    options: MoveOptions,
-  ): Promise<SnapshotDevice> {
-    const { name, canMoveState, ...known } = device;
-    if (!canMoveState) {
-      throw new CompatibilityError(`the back-end of ${name} has no DEVICE_STATE: its state cannot be saved`);
-    }
-    const stream = sink.writeDeviceState(id);
-    let head: Uint8Array | undefined;
-    await this.#transfer(name, "save", options, (fd) =>
-      readStateStream(
-        fd,
-        (bytes) => {
-          head ??= bytes.slice(0, 64);
-          stream.write(bytes);
-        },
-        { signal: options.signal },
-      ),
-    );
-    const { sizeBytes } = stream.finish();
+    passes: Precopy,
+    left: PageSet,
+    options: PrecopyOptions,
+  ): Promise<SnapshotManifest> {
+    const { signal } = options;
+    await this.#client.request({ command: "suspend", hold: "connection" }, { signal });
+    const source = this.#precopySource(options);
+    await passes.last(joined(left, await source.takeDirty()));
+    const { result, fds } = await this.#client.request({ command: "export" }, { signal });
+    using stack = new DisposableStack();
+    stack.defer(() => disposeAll(fds));
+    const exported = exportedMachine.parse(result);
+    this.#runCount = exported.runCount;
+    sink.writeMachineState(stateBytes(required(fds[1])));
+    const devices = await saveDeviceStates(this.#client, sink, exported.devices, options);
+    if (options.goesOn) await this.resume();
+    const { config, memoryBytes } = exported;
+    const manifest = { machine: config, devices, memory: { totalBytes: memoryBytes } };
+    sink.writeManifest(manifest);
+    return manifest;
+  }
+
+  #precopySource({ signal }: PrecopyOptions): PrecopySource {
+    const client = this.#client;
     return {
-      ...known,
-      id,
-      name,
-      stateFormat: sniffState(head ?? new Uint8Array(0)).format,
-      stateBytes: sizeBytes,
+      async takeDirty() {
+        const { fds } = await client.request({ command: "precopy-take" }, { signal });
+        using stack = new DisposableStack();
+        stack.defer(() => disposeAll(fds));
+        const bytes = stateBytes(required(fds[0]));
+        return PageSet.of(bytes.length * 8 * MEMORY_PAGE_BYTES, bytes);
+      },
+      async throttle(percent) {
+        await client.request({ command: "throttle", percent }, { signal });
+      },
     };
   }
 
-  async #loadDevice(source: VmSource, id: number, name: string, options: MoveOptions): Promise<void> {
-    await this.#transfer(name, "load", options, (fd) =>
-      writeStateStream(fd, source.deviceState(id), { signal: options.signal }),
-    );
+  /** What ends the copy is the error to tell; the machine ends this by itself when the connection is gone. */
+  async #endPrecopy(): Promise<void> {
+    try {
+      await this.#client.request({ command: "precopy-end" });
+    } catch (error) {
+      if (!(error instanceof VhuError)) throw error;
+    }
   }
+}
 
-  /** A pipe whose far end goes straight to the back-end: its bytes do not pass through the machine's process. */
-  async #transfer(
-    device: string,
-    direction: "save" | "load",
-    options: MoveOptions,
-    move: (fd: Fd) => Promise<unknown>,
-  ): Promise<void> {
-    const { readEnd, writeEnd } = createPipe();
-    const [ours, theirs] = direction === "save" ? [readEnd, writeEnd] : [writeEnd, readEnd];
-    using stack = new DisposableStack();
-    stack.use(theirs);
-    stack.use(ours);
-    const { fds } = await this.#client.request(
-      { command: "state-begin", device, direction },
-      { fds: [theirs], signal: options.signal },
-    );
-    stack.defer(() => disposeAll(fds));
-    theirs[Symbol.dispose]();
-    await move(fds.shift() ?? ours);
-    await this.#client.request(
-      { command: "state-check", device },
-      { signal: options.signal, timeoutMs: DEFAULT_TRANSFER_IDLE_TIMEOUT_MS },
-    );
-  }
+function required(fd: Fd | undefined): Fd {
+  if (fd === undefined) throw new PeerError("the machine gave no memory");
+  return fd;
 }

@@ -12,6 +12,7 @@ import { MachineDevice } from "./machine-device.ts";
 import { MachineMemory } from "./machine-memory.ts";
 import type { MachineState } from "./machine-state.ts";
 import { RandomWorkload } from "./random-workload.ts";
+import { Throttle } from "./throttle.ts";
 import type { VerifyReport, Workload } from "./workload.ts";
 import type { WorkloadConfig } from "./workload-config.ts";
 
@@ -47,6 +48,8 @@ export class Machine implements Disposable {
   readonly #logger: Logger;
   #runState: RunState = "prepared";
   #isChanging = false;
+  #isReleased = false;
+  readonly #throttle: Throttle;
   /** How often it has begun to run: what was true before is not any more. */
   runCount = 0;
 
@@ -73,6 +76,8 @@ export class Machine implements Disposable {
     this.workloads = config.workload.map((each, i) =>
       stack.use(this.#workload(each, restored?.state.workloads[i])),
     );
+    const mayTouch = () => this.#runState === "running" && !this.#isChanging;
+    this.#throttle = stack.use(new Throttle(loop, this.workloads, mayTouch));
     for (const device of this.devices) device.onInterrupt = () => this.#onInterrupt(device);
     stack.move();
   }
@@ -108,7 +113,12 @@ export class Machine implements Disposable {
     });
   }
 
+  /** @throws StateError when it was given up */
   resume(): void {
+    if (this.#isReleased)
+      throw new StateError(
+        "the machine was given up for another host; where that does not have it, vhu migrate recover takes it back",
+      );
     if (this.#runState !== "suspended")
       throw new StateError(`the machine is ${this.#runState}, not suspended`);
     this.#exclusively(() => {
@@ -117,6 +127,28 @@ export class Machine implements Disposable {
       this.#runState = "running";
     });
     this.#goOn();
+  }
+
+  /** The suspended machine runs elsewhere from now on: here it can only be stopped, or taken back. */
+  release(): void {
+    if (this.#runState !== "suspended") throw new StateError("the machine runs; suspend it first");
+    this.#isReleased = true;
+  }
+
+  /** Lets it run, whatever was: recovery knows that nobody else has it. */
+  reclaim(): void {
+    this.#isReleased = false;
+    if (this.#runState === "prepared") this.start();
+    else if (this.#runState === "suspended") this.resume();
+  }
+
+  get isReleased(): boolean {
+    return this.#isReleased;
+  }
+
+  /** @param percent How much of the time its workloads submit nothing. */
+  throttle(percent: number): void {
+    this.#throttle.set(percent);
   }
 
   /** All that is not in memory and not a device's. The machine is suspended. */
@@ -145,6 +177,7 @@ export class Machine implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.#throttle[Symbol.dispose]();
     for (const workload of this.workloads) workload[Symbol.dispose]();
     this.dirty[Symbol.dispose]();
     for (const device of this.devices) device[Symbol.dispose]();

@@ -5,22 +5,27 @@ import type { MoveOptions, VmSink } from "../driver.ts";
 /** One write to the sink: enough that the compression Workers are never without work, small enough for progress and Ctrl-C. */
 const PIECE_BYTES = 16 << 20;
 const PIECES_IN_FLIGHT = 2;
+/** Single pages, mostly: what is written while a machine runs is scattered. */
+const SHORT_PIECE_BYTES = 64 << 10;
+
+export interface PieceOptions extends MoveOptions {
+  /** The pages that are not in it are as in the sink's base. */
+  readonly changed?: PageSet | undefined;
+  /** The memory changes meanwhile: what goes to the sink is copied first, since nothing may change beneath it. */
+  readonly isRunning?: boolean | undefined;
+}
 
 /** Writes ranges of a mapping to a sink, some pieces at a time. */
 export class PieceWriter {
   readonly #sink: VmSink;
   readonly #regionId: number;
   readonly #mapping: Mapping;
-  readonly #options: MoveOptions & { readonly changed?: PageSet | undefined };
+  readonly #options: PieceOptions;
+  /** Copies of pieces, as many as are in flight. */
+  readonly #copies: Uint8Array<ArrayBuffer>[] = [];
   readonly #flights: Promise<void>[] = [];
 
-  /** @param options With `changed`, the pages that are not in it are as in the sink's base. */
-  constructor(
-    sink: VmSink,
-    regionId: number,
-    mapping: Mapping,
-    options: MoveOptions & { readonly changed?: PageSet | undefined },
-  ) {
+  constructor(sink: VmSink, regionId: number, mapping: Mapping, options: PieceOptions) {
     this.#sink = sink;
     this.#regionId = regionId;
     this.#mapping = mapping;
@@ -56,13 +61,26 @@ export class PieceWriter {
 
   async #writePiece(offset: number, sizeBytes: number): Promise<void> {
     const window = this.#mapping.window(offset, sizeBytes);
-    const unchanged = this.#unchanged(offset, sizeBytes);
+    const copy = this.#options.isRunning ? this.#copyOf(new Uint8Array(window)) : undefined;
+    const bytes = copy?.subarray(0, sizeBytes) ?? new Uint8Array(window);
     try {
-      await this.#sink.writeMemory(this.#regionId, offset, new Uint8Array(window), unchanged);
+      await this.#sink.writeMemory(this.#regionId, offset, bytes, this.#unchanged(offset, sizeBytes));
     } finally {
       this.#mapping.closeWindow(window);
+      if (copy !== undefined) this.#copies.push(copy);
     }
     this.#options.onProgress?.({ phase: "memory", done: offset + sizeBytes, total: this.sizeBytes });
+  }
+
+  #copyOf(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
+    const isShort = bytes.length <= SHORT_PIECE_BYTES;
+    const free = this.#copies.findIndex(
+      ({ length }) => length === (isShort ? SHORT_PIECE_BYTES : PIECE_BYTES),
+    );
+    const [found] = free < 0 ? [] : this.#copies.splice(free, 1);
+    const copy = found ?? new Uint8Array(new ArrayBuffer(isShort ? SHORT_PIECE_BYTES : PIECE_BYTES));
+    copy.set(bytes);
+    return copy;
   }
 
   #unchanged(offset: number, sizeBytes: number): Uint8Array | undefined {

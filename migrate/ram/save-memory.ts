@@ -6,9 +6,11 @@ import { PieceWriter } from "./piece-writer.ts";
 export interface SaveMemoryOptions extends MoveOptions {
   /** The only pages that may differ from the sink's base, by a dirty log. */
   readonly changed?: PageSet | undefined;
+  /** The memory changes meanwhile: what goes to the sink is copied first. What has changed is given in a later pass. */
+  readonly isRunning?: boolean | undefined;
 }
 
-/** Gives a region's memory to `sink`: what its memfd holds, and its holes without touching them. The memory stands still. */
+/** Gives a region's memory to `sink`: what its memfd holds, and its holes without touching them. */
 export async function saveMemory(
   sink: VmSink,
   regionId: number,
@@ -17,7 +19,7 @@ export async function saveMemory(
   options: SaveMemoryOptions = {},
 ): Promise<void> {
   using mapping = Mapping.ofFd(fd, { sizeBytes, readOnly: true });
-  using _ = sink.lookUpPages(sizeBytes);
+  using _ = options.isRunning ? undefined : sink.lookUpPages(sizeBytes);
   const pieces = new PieceWriter(sink, regionId, mapping, options);
   try {
     if (options.changed === undefined) await writeAll(sink, regionId, fd, pieces);

@@ -66,9 +66,14 @@ class KillCase {
     using _driver = driver;
     const before = await waitForSequence(driver, 50);
     const file = fixture.path("m.vhu");
-    await this.#killDuring(["migrate", "save", `machine:${fixture.socket}`, file], () =>
-      this.victim === "machine" ? machine.pid : before.devices[0]!.pid,
-    );
+    const words = [
+      "migrate",
+      "save",
+      ...(sum.saves % 2 === 0 ? ["--live"] : []),
+      `machine:${fixture.socket}`,
+      file,
+    ];
+    await this.#killDuring(words, () => (this.victim === "machine" ? machine.pid : before.devices[0]!.pid));
     await this.#recover(sum);
     if (existsSync(file)) {
       const result = verifySnapshot(file, { deep: true });
