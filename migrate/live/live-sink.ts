@@ -38,6 +38,8 @@ export class LiveSink implements VmSink, Disposable {
   readonly #rate: RateLimit;
   #regions = new RegionTable([]);
   #prepared: Promise<void> | undefined;
+  /** Over when all windows so far were given to the Workers. */
+  #turn: Promise<void> = Promise.resolve();
   /** What was given by calls that do not wait. */
   readonly #pending: Promise<unknown>[] = [];
   #passNumber = 0;
@@ -72,24 +74,10 @@ export class LiveSink implements VmSink, Disposable {
     return { [Symbol.dispose]: () => {} };
   }
 
-  /** Over when all of `bytes` is on its way; the windows are packed side by side. */
+  /** Over when all of `bytes` is on its way; the windows are packed side by side, in the order of the calls. */
   async writeMemory(regionId: number, offset: number, bytes: Uint8Array): Promise<void> {
     this.#regions.require(regionId, offset, bytes.length);
-    await this.#prepared;
-    const under: Promise<void>[] = [];
-    try {
-      for (let at = 0; at < bytes.length; ) {
-        const sizeBytes = Math.min(windowBytesAt(offset + at), bytes.length - at);
-        const { done } = await this.#window(regionId, offset + at, bytes.subarray(at, at + sizeBytes));
-        // Its fault is met below.
-        done.catch(() => {});
-        under.push(done);
-        at += sizeBytes;
-      }
-    } finally {
-      await Promise.allSettled(under);
-    }
-    await Promise.all(under);
+    await this.#write(regionId, offset, bytes.length, (at, sizeBytes) => bytes.subarray(at, at + sizeBytes));
     this.memoryBytes += bytes.length;
   }
 
@@ -98,12 +86,7 @@ export class LiveSink implements VmSink, Disposable {
     this.#regions.require(regionId, offset, sizeBytes);
     this.memoryBytes += sizeBytes;
     if (this.#passNumber === 0) return;
-    for (let at = 0; at < sizeBytes; ) {
-      const windowBytes = Math.min(windowBytesAt(offset + at), sizeBytes - at);
-      const window = this.#window(regionId, offset + at, ZEROS.subarray(0, windowBytes));
-      this.#later(window.then(({ done }) => done));
-      at += windowBytes;
-    }
+    this.#later(this.#write(regionId, offset, sizeBytes, (_, windowBytes) => ZEROS.subarray(0, windowBytes)));
   }
 
   /** The receiver has nothing of an earlier time. */
@@ -155,17 +138,44 @@ export class LiveSink implements VmSink, Disposable {
     this.#pool[Symbol.dispose]();
   }
 
-  async #window(
+  /**
+   * Gives windows to the Workers when those of all earlier calls have been given: what a later pass brings must never be
+   * overtaken by what an earlier one does.
+   */
+  async #write(
     regionId: number,
     offset: number,
+    sizeBytes: number,
+    windowOf: (at: number, windowBytes: number) => Uint8Array,
+  ): Promise<void> {
+    const passNumber = this.#passNumber;
+    const under: Promise<void>[] = [];
+    const turn = this.#turn.then(async () => {
+      await this.#prepared;
+      for (let at = 0; at < sizeBytes; ) {
+        const windowBytes = Math.min(windowBytesAt(offset + at), sizeBytes - at);
+        const place = { regionId, offset: offset + at, passNumber };
+        const { done } = await this.#window(place, windowOf(at, windowBytes));
+        // Its fault is met below.
+        done.catch(() => {});
+        under.push(done);
+        at += windowBytes;
+      }
+    });
+    this.#turn = turn.catch(() => {});
+    await turn.finally(() => Promise.allSettled(under));
+    await Promise.all(under);
+  }
+
+  async #window(
+    at: { readonly regionId: number; readonly offset: number; readonly passNumber: number },
     bytes: Uint8Array,
   ): Promise<{ readonly done: Promise<void> }> {
-    const stream = streamOf(regionId, offset, this.#session.identity.streams);
+    const stream = streamOf(at.regionId, at.offset, this.#session.identity.streams);
     const fill = this.#session.fillOf(stream);
     const isPacking = fill < LOW_FILL && this.#pool.isBusy(stream);
     this.#level.note(fill > HIGH_FILL ? "link" : isPacking ? "packing" : undefined);
-    const place = { regionId, offset, passNumber: this.#passNumber, level: this.#level.level };
-    return this.#pool.pack(stream, bytes, place, async (payload) => {
+    return this.#pool.pack(stream, bytes, { ...at, level: this.#level.level }, async (payload) => {
       const waitMs = this.#rate.takeMs(payload.length);
       if (waitMs > 0) await Bun.sleep(waitMs);
       await this.#session.send(stream, FrameType.memory, payload);

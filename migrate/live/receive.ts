@@ -107,7 +107,10 @@ async function take(
   using arrival = await untilLoaded(side, (fail) => {
     const starting = withVariable(operation, () => startArrival(offer, memoryMap, memory, policy, signal));
     starting.catch(fail);
-    return load(side, received, starting, offer, signal);
+    const loading = load(side, received, starting, offer, signal);
+    // What was started ends with a load that failed.
+    loading.catch(() => starting.then((arrival) => arrival[Symbol.dispose]()).catch(() => {}));
+    return loading;
   });
   const { address, pid, logPath } = arrival;
   Object.assign(side.figures, { memoryBytes: received.memoryBytes, address });
@@ -184,7 +187,6 @@ async function untilLoaded(
     return await Promise.race([loading, failure.promise]);
   } catch (error) {
     side.session.fail(error as Error);
-    loading.then((arrival) => arrival[Symbol.dispose]()).catch(() => {});
     await side.give({ type: "load-failed", reason: (error as Error).message });
     throw error;
   }

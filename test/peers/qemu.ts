@@ -15,6 +15,10 @@ export interface QemuOptions {
   readonly memoryMib?: number;
   /** The `-object` that is the guest's memory, with `id=mem`. Default: a shared memfd of `memoryMib`. */
   readonly memoryObject?: string;
+  /** Keep what is in the serial log already, as a VM that arrives from elsewhere does. */
+  readonly appendSerial?: boolean;
+  /** What to run QEMU by, e.g. ["ip", "netns", "exec", "a"]. */
+  readonly within?: readonly string[];
   /** Names the files in `dir`, for several QEMUs in one folder. Default "qemu". */
   readonly name?: string;
 }
@@ -53,7 +57,7 @@ export function startQemu(options: QemuOptions): RunningQemu {
   const process = Bun.spawn({
     // setpriv makes the kernel end QEMU even when the test run itself is killed.
     cmd: [
-      ...["setpriv", "--pdeathsig", "KILL", "--"],
+      ...["setpriv", "--pdeathsig", "KILL", "--", ...(options.within ?? [])],
       ...peers["qemu-system-x86_64"].command,
       ...machineArguments(options, paths),
       ...options.args,
@@ -90,7 +94,12 @@ function machineArguments(options: QemuOptions, paths: { serial: string; qmp: st
     // hpet=off and rdrand: without them the boot under TCG takes seconds longer.
     ...["-machine", "q35,memory-backend=mem,hpet=off", "-accel", "tcg", "-cpu", "qemu64,+rdrand"],
     ...["-m", `${size}`, "-object", memory],
-    ...["-chardev", `file,id=serial0,path=${paths.serial}`, "-serial", "chardev:serial0"],
+    ...[
+      "-chardev",
+      `file,id=serial0,path=${paths.serial}${options.appendSerial ? ",append=on" : ""}`,
+      "-serial",
+      "chardev:serial0",
+    ],
     ...["-qmp", `unix:${paths.qmp},server=on,wait=off`],
     ...(boot ?? []),
   ];
