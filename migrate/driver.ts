@@ -93,6 +93,8 @@ export interface PrecopyOptions extends MoveOptions {
   /** It is a copy and no move: the machine goes on as soon as its state was taken, while that is on its way to the sink. */
   readonly goesOn?: boolean | undefined;
   readonly onPass?: ((report: PassReport) => void) | undefined;
+  /** Told when the machine stopped, in milliseconds since the epoch; soon after it did. */
+  readonly onStopped?: ((atMs: number) => void) | undefined;
 }
 
 /**

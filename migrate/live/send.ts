@@ -4,7 +4,6 @@ import type { Operation } from "../operations/mod.ts";
 import { isQemuMachine } from "../qemu/mod.ts";
 import type { SnapshotRegion } from "../snapshot/mod.ts";
 import type { CompressSetting } from "./compression-level.ts";
-import { copyMachine } from "./copy-machine.ts";
 import { DiskMarkers, diskPathsOf } from "./disk-markers.ts";
 import { hostFacts } from "./host-facts.ts";
 import { LiveSink } from "./live-sink.ts";
@@ -60,7 +59,7 @@ export interface SendReport {
   readonly wireBytes: number;
   readonly passes: readonly PassReport[];
   readonly reconnections: number;
-  /** From the end of the copying to the other side's word that it runs, by this host's clock. */
+  /** From when it stopped to the other side's word that it runs, by this host's clock. */
   readonly downtimeMs: number;
   /** Of these, what the other side took to load and to let it run, by its own clock. */
   readonly loadMs: number;
@@ -185,23 +184,25 @@ async function move(
       reconnections,
     });
   };
-  let stoppedMs = performance.now();
+  let stoppedMs = Date.now();
+  const onStopped = (atMs: number) => {
+    stoppedMs = atMs;
+  };
   const onPass = (pass: PassReport) => {
     passes.push(pass);
     options.onPass?.(pass);
-    stoppedMs = performance.now();
   };
   const onProgress: MoveOptions["onProgress"] = ({ phase, done, total }) => tell(phase, done, total);
   const side = new SourceSide(driver, session, options.operation, options.onLine);
   const loaded = await untilLoaded(side, async () => {
-    await copyMachine(driver, sink, { ...options, signal, onProgress, onPass });
+    await driver.startPrecopy(sink, { ...options, signal, onProgress, onPass, onStopped });
     await sink.finish();
     await side.give({ type: "sent" });
     tell("loading", memoryBytes, memoryBytes);
     return session.expect("loaded", signal);
   });
   const { resumeMs, address } = await handOver(side, loaded);
-  const endMs = performance.now();
+  const [runningMs, endMs] = [Date.now(), performance.now()];
   await session.settled(SETTLE_MS);
   const { reconnections, wireBytes } = session;
   session.finish();
@@ -215,7 +216,7 @@ async function move(
       passes,
       reconnections,
     },
-    ...{ downtimeMs: endMs - stoppedMs, loadMs: loaded.loadMs, resumeMs, totalMs: endMs - startMs },
+    ...{ downtimeMs: runningMs - stoppedMs, loadMs: loaded.loadMs, resumeMs, totalMs: endMs - startMs },
   };
 }
 

@@ -1,7 +1,6 @@
 import { PeerError, VhuError } from "../../src/errors.ts";
 import type { VmDriver } from "../driver.ts";
 import type { Operation } from "../operations/mod.ts";
-import { giveUp } from "./copy-machine.ts";
 import type { DestinationMessage, SourceEffect } from "./handover/handover-messages.ts";
 import {
   onSourceEvent,
@@ -80,7 +79,7 @@ export class SourceSide {
 
   async #release(): Promise<void> {
     try {
-      await giveUp(this.driver);
+      await this.driver.release();
       this.#later.push({ type: "released" });
     } catch (error) {
       this.#later.push({ type: "release-failed", reason: (error as Error).message });

@@ -191,6 +191,7 @@ export class MachineDriver implements VmDriver {
     options: PrecopyOptions,
   ): Promise<SnapshotManifest> {
     const { signal } = options;
+    options.onStopped?.(Date.now());
     await this.#client.request({ command: "suspend", hold: "connection" }, { signal });
     const source = this.#precopySource(options);
     await passes.last(joined(left, await source.takeDirty()));

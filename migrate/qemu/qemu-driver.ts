@@ -115,8 +115,15 @@ export class QemuDriver implements VmDriver {
   async startPrecopy(sink: VmSink, options: PrecopyOptions = {}): Promise<SnapshotManifest> {
     return this.#copy(sink, options, precopySettings(options), async (outgoing, collector, outer) => {
       const watch = new PrecopyWatch(this.#client, options);
-      return watch.beside((signal) => outgoing.read(collector, { ...options, signal }), outer);
+      const parsed = await watch.beside((signal) => outgoing.read(collector, { ...options, signal }), outer);
+      if (options.onStopped !== undefined) this.#tellStop(options.onStopped);
+      return parsed;
     });
+  }
+
+  #tellStop(onStopped: (atMs: number) => void): void {
+    const stop = this.#client.takeEvents().findLast(({ name }) => name === "STOP");
+    if (stop !== undefined) onStopped(stop.atMs);
   }
 
   /** The VM is over here: QEMU hears that its state arrived. It stays paused until `discard`. */

@@ -247,7 +247,9 @@ export class QmpClient implements Disposable {
     const message = parse(qmpMessage, json, "a message");
     if ("event" in message) {
       if (this.#events.length === MAX_QMP_EVENTS) this.#events.shift();
-      this.#events.push({ name: String(message.event), data: message.data });
+      const { seconds, microseconds } = message.timestamp as { seconds: number; microseconds: number };
+      const atMs = seconds * 1000 + microseconds / 1000;
+      this.#events.push({ name: String(message.event), data: message.data, atMs });
       return;
     }
     const { id } = message as { id?: string };

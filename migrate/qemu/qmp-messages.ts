@@ -32,4 +32,6 @@ export type QmpGreeting = z.infer<typeof qmpGreeting>["QMP"];
 export interface QmpEvent {
   readonly name: string;
   readonly data: unknown;
+  /** When it happened, in milliseconds since the epoch. */
+  readonly atMs: number;
 }

@@ -46,7 +46,6 @@ test.skipIf(!possible)(
         expect([receiver.process.exitCode, receiver.stderr().match(/error.*/)?.[0]]).toEqual([0, undefined]);
         const [, there] = /runs at (\S+);/.exec(receiver.stdout())!;
         pids.push(Number(/process (\d+),/.exec(receiver.stdout())![1]));
-        console.error(sent.stdout.trim().split("\n").at(-1));
         expect(there).toBe(`qmp:${join(hosts.folder, "run", "vm.sock")}`);
         return there!;
       };

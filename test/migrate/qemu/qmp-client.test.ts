@@ -62,9 +62,9 @@ test("events are kept for whoever waits for them", async () => {
     20_000,
     (data) => (data as { status: string }).status === "active",
   );
-  expect(event).toEqual({ name: "MIGRATION", data: { status: "active" } });
+  expect(event).toEqual({ name: "MIGRATION", data: { status: "active" }, atMs: 1000.002 });
   monitor.say(`{"event": "RESUME", ${stamp}}\n`);
-  expect(client.takeEvents()).toEqual([{ name: "RESUME", data: undefined }]);
+  expect(client.takeEvents()).toEqual([{ name: "RESUME", data: undefined, atMs: 1000.002 }]);
   expect(client.waitForEvent("STOP", SHORT_MS)).rejects.toThrow(/no event STOP/);
   await Bun.sleep(2 * SHORT_MS);
 });
