@@ -4,9 +4,7 @@ import { CompatibilityError, FormatError, SyscallError } from "../src/errors.ts"
 import { MAX_IN_MEMORY_STATE_BYTES } from "../src/limits.ts";
 import { unixSockets } from "../src/sys/mod.ts";
 import type { PreflightCheck } from "./driver.ts";
-import { machineLoadChecks } from "./machine/mod.ts";
 import { OwnSnapshots, TrustedKeys } from "./policy/mod.ts";
-import { isQemuMachine, qemuLoadChecks } from "./qemu/mod.ts";
 import type { SnapshotReader } from "./snapshot/mod.ts";
 
 const MIB = 1024 * 1024;
@@ -35,14 +33,18 @@ export async function loadChecks(
   return [...checks, trustCheck(reader, options), ...(await machineChecks(machine))];
 }
 
-async function machineChecks(machine: unknown): Promise<PreflightCheck[]> {
+async function machineChecks(machine: Readonly<Record<string, unknown>>): Promise<PreflightCheck[]> {
   const listening = new Set(
     unixSockets().flatMap(({ isListening, path }) => (isListening && path !== undefined ? [path] : [])),
   );
   try {
-    return isQemuMachine(machine)
-      ? await qemuLoadChecks(machine, listening)
-      : machineLoadChecks(machine, listening);
+    // Each is loaded when it is needed: together they take longer to load than all the rest of a look at a file.
+    if ((machine as { readonly kind?: unknown }).kind === "qemu") {
+      const { qemuLoadChecks } = await import("./qemu/mod.ts");
+      return await qemuLoadChecks(machine, listening);
+    }
+    const { machineLoadChecks } = await import("./machine/mod.ts");
+    return machineLoadChecks(machine, listening);
   } catch (error) {
     if (!isExpected(error)) throw error;
     return [{ name: "machine", ok: false, detail: error.message }];

@@ -42,7 +42,7 @@ what they stand for.`,
       using left = await aboutLater(leftFile, () => openWith(leftFile, options));
       using right = await aboutLater(rightFile, () => openWith(rightFile, options));
       const devices = diffDevices(left, right);
-      const states = diffStates(left, right);
+      const states = await diffStates(left, right);
       const memory = diffRegions(left, right);
       const isSame =
         devices.length + states.fields.length === 0 && memory.every(({ ranges }) => ranges.length === 0);

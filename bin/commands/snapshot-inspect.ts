@@ -1,6 +1,5 @@
 import { type Command, Option } from "commander";
 import { type DeviceStateForm, deviceStateForms } from "../../migrate/decode/mod.ts";
-import { loadChecks } from "../../migrate/mod.ts";
 import {
   type LockedSnapshot,
   lockedSnapshot,
@@ -19,7 +18,6 @@ import { damagedPage, describeDamage } from "../snapshot/damaged.ts";
 import { describeSnapshot } from "../snapshot/describe.ts";
 import { deviceNamed } from "../snapshot/device-named.ts";
 import { deviceTreeNamed } from "../snapshot/device-trees.ts";
-import { writeHtmlPage } from "../snapshot/html/write-page.ts";
 import { lockedPage } from "../snapshot/locked-page.ts";
 import { snapshotPage } from "../snapshot/page.ts";
 import { sectionNamed, sectionNames } from "../snapshot/section.ts";
@@ -87,7 +85,7 @@ async function inspect(context: CommandContext, file: string, options: InspectOp
   if (showLocked(context, file, path, options)) return 0;
   return aboutLater(file, async () => {
     using reader = await openOrSalvage(context, file, path, options);
-    if (options.device !== undefined) return showDevice(context, reader, options.device, options);
+    if (options.device !== undefined) return await showDevice(context, reader, options.device, options);
     if (options.section !== undefined) return showSection(context, reader, options.section, options);
     return await showAll(context, reader, file, options);
   });
@@ -151,27 +149,30 @@ async function showAll(
   { html }: InspectOptions,
 ): Promise<number> {
   const description = describeSnapshot(reader);
+  // What not every look needs is loaded when it is asked for.
+  const { loadChecks } = await import("../../migrate/load-checks.ts");
   const checks = await loadChecks(reader, { signedBy: description.signedBy });
   if (html !== undefined) {
     const { path } = parseAddressOf(html, "page", ["file"]);
-    writeHtmlPage(path, { file, snapshot: description, checks, reader });
+    const { writeHtmlPage } = await import("../snapshot/html/write-page.ts");
+    await writeHtmlPage(path, { file, snapshot: description, checks, reader });
   }
   if (output.json) output.document({ ...description, canLoad: checks.every(({ ok }) => ok), checks });
   else output.lines(snapshotPage(file, description, checks));
   return description.devices.some(({ state }) => state.damage !== undefined) ? DAMAGED_STATUS : 0;
 }
 
-function showDevice(
+async function showDevice(
   { output }: CommandContext,
   reader: SnapshotReader,
   name: string,
   { as: form, hex }: InspectOptions,
-): number {
+): Promise<number> {
   if (hex) {
     writeHexdump(reader.deviceState(deviceNamed(reader, name).id));
     return 0;
   }
-  const tree = deviceTreeNamed(reader, name, form);
+  const tree = await deviceTreeNamed(reader, name, form);
   const device = reader.manifest.devices.find((candidate) => candidate.name === name);
   if (output.json) output.document({ device, state: treeDocument(tree) });
   else output.lines(treeLines(tree).map(printable));

@@ -1,5 +1,4 @@
 import { type DeviceStateForm, decodeDeviceState, type StateTree } from "../../migrate/decode/mod.ts";
-import { isQemuMachine, qemuDeviceTrees } from "../../migrate/qemu/mod.ts";
 import { RecordType, type SnapshotReader } from "../../migrate/snapshot/mod.ts";
 import { FormatError, UsageError } from "../../src/errors.ts";
 import { deviceStateTree } from "./device-state.ts";
@@ -13,7 +12,7 @@ const LISTED_NAMES = 40;
  *
  * @throws FormatError
  */
-export function deviceTrees(reader: SnapshotReader): Map<string, StateTree> {
+export async function deviceTrees(reader: SnapshotReader): Promise<Map<string, StateTree>> {
   const trees = new Map<string, StateTree>();
   for (const device of reader.manifest.devices) {
     if (
@@ -25,15 +24,19 @@ export function deviceTrees(reader: SnapshotReader): Map<string, StateTree> {
       );
     }
   }
-  for (const [name, tree] of qemuTrees(reader)) if (!trees.has(name)) trees.set(name, tree);
+  for (const [name, tree] of await qemuTrees(reader)) if (!trees.has(name)) trees.set(name, tree);
   return trees;
 }
 
 /** One of them. A part of a QEMU section's name does, where it is the only one. @throws UsageError, FormatError */
-export function deviceTreeNamed(reader: SnapshotReader, name: string, form?: DeviceStateForm): StateTree {
+export async function deviceTreeNamed(
+  reader: SnapshotReader,
+  name: string,
+  form?: DeviceStateForm,
+): Promise<StateTree> {
   const device = reader.manifest.devices.find((candidate) => candidate.name === name);
   if (device !== undefined) return deviceStateTree(reader, device, form);
-  const sections = qemuTrees(reader);
+  const sections = await qemuTrees(reader);
   const exact = sections.get(name);
   const alike = [...sections.keys()].filter((candidate) => candidate.includes(name));
   const found = exact ?? (alike.length === 1 ? sections.get(alike[0] as string) : undefined);
@@ -49,8 +52,10 @@ export function deviceTreeNamed(reader: SnapshotReader, name: string, form?: Dev
   );
 }
 
-function qemuTrees(reader: SnapshotReader): ReadonlyMap<string, StateTree> {
-  if (!isQemuMachine(reader.manifest.machine)) return new Map();
+/** What takes QEMU's stream apart is loaded for a machine of QEMU's only. */
+async function qemuTrees(reader: SnapshotReader): Promise<ReadonlyMap<string, StateTree>> {
+  if (reader.manifest.machine?.kind !== "qemu") return new Map();
+  const { qemuDeviceTrees } = await import("../../migrate/qemu/mod.ts");
   const decodeBackendState = (state: Uint8Array) => decodeDeviceState(state, { type: "fs" });
   return qemuDeviceTrees(reader, { decodeBackendState }) ?? new Map();
 }

@@ -24,8 +24,8 @@ interface DeviceDifferences {
 }
 
 /** Where the states of two snapshots differ, field by field as far as their forms are known. @throws FormatError */
-export function diffStates(left: SnapshotReader, right: SnapshotReader): DeviceDifferences {
-  const [ours, theirs] = [deviceTrees(left), deviceTrees(right)];
+export async function diffStates(left: SnapshotReader, right: SnapshotReader): Promise<DeviceDifferences> {
+  const [ours, theirs] = [await deviceTrees(left), await deviceTrees(right)];
   const fields: StateDifference[] = [];
   const lines: string[] = [];
   for (const device of new Set([...ours.keys(), ...theirs.keys()])) {

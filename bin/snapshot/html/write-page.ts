@@ -13,10 +13,10 @@ export interface HtmlPageParts {
 }
 
 /** @throws SyscallError, FormatError */
-export function writeHtmlPage(path: string, { reader, ...content }: HtmlPageParts): void {
+export async function writeHtmlPage(path: string, { reader, ...content }: HtmlPageParts): Promise<void> {
   const page = htmlPage({
     ...content,
-    trees: deviceTrees(reader).values(),
+    trees: (await deviceTrees(reader)).values(),
     records: reader.records(),
     extentsOf: (regionId) => reader.extents(regionId),
   });
