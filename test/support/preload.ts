@@ -1,4 +1,4 @@
-import { afterEach, expect } from "bun:test";
+import { afterAll, afterEach, expect } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -7,7 +7,7 @@ import { Fd, Mapping } from "../../src/sys/mod.ts";
 // What vhu remembers in a test is not for the user's own log of operations and list of snapshots.
 const stateHome = mkdtempSync(join(tmpdir(), "vhu-state-"));
 process.env.XDG_STATE_HOME = stateHome;
-process.on("exit", () => rmSync(stateHome, { recursive: true, force: true }));
+afterAll(() => rmSync(stateHome, { recursive: true, force: true }));
 
 // No test may leave an fd or a mapping behind: each is checked against what was open before it.
 let known = new Set<string>();
