@@ -182,6 +182,7 @@ async function loadIntoNewMachine(
   );
   options.operation?.started("the machine", process.pid);
   using driver = await process.connect(context.signal);
+  await driver.prepareIncoming({ machine });
   await loadMachine(driver, reader, moveOptions(context, options));
   process.release();
   report(context, reader, { target: `machine:${socket}`, pid: process.pid, log: process.logPath }, startMs);

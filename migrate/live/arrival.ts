@@ -33,7 +33,12 @@ export async function startArrival(
   const socket = socketPathOf(offer, policy);
   const args = ["--incoming", "--end-with-loader", "--socket", socket];
   const process = MachineProcess.start(policy.vhu, args, socket);
-  const driver = await orEnd(process, () => process.connect(signal));
+  const driver = await orEnd(process, async () => {
+    const connected = await process.connect(signal);
+    // Before the last of the state is here: while it stands still, no process is started.
+    await connected.prepareIncoming(offer);
+    return connected;
+  });
   return {
     ...{ driver, address: `machine:${socket}`, pid: process.pid, logPath: process.logPath },
     release: () => process.release(),

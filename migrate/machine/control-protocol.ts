@@ -34,6 +34,8 @@ export const controlRequest = z.discriminatedUnion("command", [
     direction: z.enum(["save", "load"]),
   }),
   z.strictObject({ command: z.literal("state-check"), device: z.string() }),
+  /** Only an incoming machine: its back-ends may be started. */
+  z.strictObject({ command: z.literal("expect"), config: z.unknown() }),
   /** Only an incoming machine. Fds: memory, machine state. */
   z.strictObject({ command: z.literal("build"), config: z.unknown() }),
   z.strictObject({ command: z.literal("start") }),

@@ -51,6 +51,8 @@ type MoveRequest = Exclude<
   { command: "status" | "describe" | "suspend" | "resume" | "stop" | "verify" }
 >;
 
+type LoadRequest = Extract<ControlRequest, { command: "expect" | "build" | "start" | "keep-prepared" }>;
+
 /** Serves a machine's control socket on the machine's own loop. */
 export class ControlServer implements Disposable {
   readonly #listener: UnixListener;
@@ -185,6 +187,17 @@ export class ControlServer implements Disposable {
         host.machine
           .device(request.device)
           .frontend.client.checkDeviceStateInLine(DEFAULT_TRANSFER_IDLE_TIMEOUT_MS);
+        return undefined;
+      default:
+        return this.#handleLoad(session, request, fds);
+    }
+  }
+
+  #handleLoad(session: Session, request: LoadRequest, fds: Fd[]): Answer | undefined {
+    const { host } = this;
+    switch (request.command) {
+      case "expect":
+        host.expect(request.config);
         return undefined;
       case "build": {
         session.loads = true;

@@ -36,9 +36,10 @@ export class MachineDevice implements Disposable {
     programs: DevicePrograms,
     onLost: (device: MachineDevice) => void,
     restored?: DeviceRestoreState,
+    waiting?: DeviceBackend,
   ) {
     const traits = traitsOf(config);
-    this.backend = openBackend(config, programs);
+    this.backend = waiting ?? openBackend(config, programs);
     const executable = executableOf(this.backend.pid);
     this.identity = {
       ...(this.backend.process === undefined

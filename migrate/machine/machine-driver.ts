@@ -2,6 +2,7 @@ import { CompatibilityError, PeerError, VhuError } from "../../src/errors.ts";
 import { PageSet } from "../../src/memory/mod.ts";
 import { disposeAll, type Fd, Mapping } from "../../src/sys/mod.ts";
 import type {
+  MachineOutline,
   MoveOptions,
   PrecopyOptions,
   PreflightCheck,
@@ -109,6 +110,14 @@ export class MachineDriver implements VmDriver {
     const request = { command: "checkpoint", root, runCount: this.#runCount } as const;
     const { result } = await this.#client.request(request);
     return checkpointAnswer.parse(result).obstacle;
+  }
+
+  /**
+   * What can be done before the machine's state is known: its back-ends' processes are started.
+   * @throws FormatError for a description of no native machine
+   */
+  async prepareIncoming({ machine }: Pick<MachineOutline, "machine">): Promise<void> {
+    await this.#client.request({ command: "expect", config: { ...machine, socket: this.socketPath } });
   }
 
   async prepareLoad(source: VmSource, options: MoveOptions = {}): Promise<void> {

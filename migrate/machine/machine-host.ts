@@ -7,11 +7,13 @@ import type { ExportedMachine, MachineStatus } from "./control-protocol.ts";
 import { Machine, type MachineOptions, type RunState } from "./machine.ts";
 import type { MachineDevice } from "./machine-device.ts";
 import { decodeMachineState, encodeMachineState } from "./machine-state.ts";
+import { WaitingBackends } from "./waiting-backends.ts";
 
 /** The process around a machine: it has one, or waits for one to be built in it. */
 export class MachineHost implements Disposable {
   #machine: Machine | undefined;
   #checkpoint: Checkpoint | undefined;
+  #backends: WaitingBackends | undefined;
 
   constructor(
     readonly loop: EventLoop,
@@ -32,12 +34,21 @@ export class MachineHost implements Disposable {
     return this.#machine?.runState ?? "incoming";
   }
 
+  /** Starts the back-ends of the machine that will be built. @throws FormatError, StateError */
+  expect(config: unknown): void {
+    if (this.#machine !== undefined) throw new StateError("this process has a machine already");
+    this.#backends?.[Symbol.dispose]();
+    const parsed = parseMachineConfig(config, "machine description");
+    this.#backends = new WaitingBackends(parsed, this.options.programs);
+  }
+
   /** Builds the machine that was saved. Takes the memfd. @throws FormatError, StateError */
   build(config: unknown, memory: Fd, state: Uint8Array): void {
     using stack = new DisposableStack();
     stack.use(memory);
     if (this.#machine !== undefined) throw new StateError("this process has a machine already");
-    const restored = { memory, state: decodeMachineState(state) };
+    const backends = this.#backends;
+    const restored = { memory, state: decodeMachineState(state), backends };
     const parsed = parseMachineConfig(config, "machine description");
     stack.move();
     this.#machine = new Machine(parsed, this.loop, this.options, restored);
@@ -99,6 +110,7 @@ export class MachineHost implements Disposable {
   [Symbol.dispose](): void {
     this.#checkpoint?.[Symbol.dispose]();
     this.#machine?.[Symbol.dispose]();
+    this.#backends?.[Symbol.dispose]();
   }
 }
 

@@ -13,6 +13,7 @@ import { MachineMemory } from "./machine-memory.ts";
 import type { MachineState } from "./machine-state.ts";
 import { RandomWorkload } from "./random-workload.ts";
 import { Throttle } from "./throttle.ts";
+import type { WaitingBackends } from "./waiting-backends.ts";
 import type { VerifyReport, Workload } from "./workload.ts";
 import type { WorkloadConfig } from "./workload-config.ts";
 
@@ -27,6 +28,8 @@ export interface MachineOptions {
 export interface RestoredMachine {
   readonly memory: Fd;
   readonly state: MachineState;
+  /** Those of its back-ends that were started before. */
+  readonly backends?: WaitingBackends | undefined;
 }
 
 export type RunState = "prepared" | "running" | "suspended";
@@ -70,7 +73,12 @@ export class Machine implements Disposable {
       }
       const onLost = (device: MachineDevice) =>
         this.#logger.error(`the back-end of ${device.config.name} is gone`);
-      return stack.use(new MachineDevice(deviceConfig, this.memory, loop, options.programs, onLost, state));
+      return stack.use(
+        new MachineDevice(
+          ...([deviceConfig, this.memory, loop, options.programs, onLost, state] as const),
+          restored?.backends?.take(deviceConfig),
+        ),
+      );
     });
     this.dirty = new DirtyTracking(this);
     this.workloads = config.workload.map((each, i) =>

@@ -1,9 +1,11 @@
 import { expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
 import { ControlClient, MachineDriver } from "../../../migrate/machine/mod.ts";
 import type { PassReport } from "../../../migrate/mod.ts";
-import { NotConvergingError, saveMachine } from "../../../migrate/mod.ts";
+import { loadMachine, NotConvergingError, saveMachine } from "../../../migrate/mod.ts";
 import { SnapshotReader } from "../../../migrate/snapshot/mod.ts";
 import { CompatibilityError } from "../../../src/errors.ts";
+import { identityOf, isRunning } from "../../../src/sys/mod.ts";
 import {
   BLOCKS,
   MachineFixture,
@@ -115,3 +117,38 @@ test("released, it resumes for nobody, also when the connection ends; recovery t
   expect(await fixture.verify()).toMatchObject({ lost: 0, torn: 0, repeated: 0 });
   await again.discard();
 }, 60_000);
+
+test("the back-ends of a machine that is expected are up before it comes, and end if it never does", async () => {
+  using fixture = new MachineFixture();
+  const { process: first, driver } = await fixture.start();
+  const before = await waitForSequence(driver, 50);
+  const { manifest } = await saveMachine(driver, fixture.path("m.vhu"), { ...live, after: "stay" });
+  await fixture.kill(first, before);
+  driver[Symbol.dispose]();
+  const incoming = await fixture.start(["--incoming", "--socket", fixture.socket]);
+  using target = incoming.driver;
+  await target.prepareIncoming({ machine: manifest.machine! });
+  const waiting = childrenOf(incoming.process.pid);
+  expect(waiting.length).toBe(2);
+  using reader = SnapshotReader.open(fixture.path("m.vhu"));
+  await loadMachine(target, reader);
+  const { devices } = await target.status();
+  expect(devices.map(({ pid }) => pid).sort()).toEqual(waiting);
+  expect(target.prepareIncoming({ machine: manifest.machine! })).rejects.toThrow("has a machine already");
+  await waitForSequence(target, sequenceOf(before) + 50);
+  expect(await fixture.verify()).toMatchObject({ lost: 0, torn: 0, repeated: 0 });
+  await target.discard();
+  await fixture.waitForNoSocket();
+  const another = await fixture.start(["--incoming", "--socket", fixture.socket]);
+  using unused = another.driver;
+  await unused.prepareIncoming({ machine: manifest.machine! });
+  const orphans = childrenOf(another.process.pid).map((pid) => identityOf(pid)!);
+  await unused.discard();
+  for (let i = 0; i < 1000 && orphans.some(isRunning); i++) await Bun.sleep(5);
+  expect(orphans.filter(isRunning)).toEqual([]);
+}, 60_000);
+
+function childrenOf(pid: number): number[] {
+  const text = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim();
+  return text.split(" ").map(Number).sort();
+}
