@@ -118,6 +118,8 @@ export interface VmDriver extends Disposable {
    * @throws NotConvergingError when they lead nowhere; CompatibilityError where this machine cannot be copied so
    */
   startPrecopy(sink: VmSink, options?: PrecopyOptions): Promise<SnapshotManifest>;
+  /** As `save`, but the machine runs on from the moment that is saved, where it can: it holds up its own writes. */
+  saveInBackground?(sink: VmSink, options?: MoveOptions): Promise<SnapshotManifest>;
   /**
    * After `save` or `startPrecopy`, when it was loaded elsewhere: the machine gives up running here, for good. Until then
    * it goes on by itself, whoever dies.

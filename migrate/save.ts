@@ -12,8 +12,8 @@ import {
 } from "./snapshot/mod.ts";
 
 export interface SaveOptions extends PrecopyOptions {
-  /** "live": the machine runs while its memory is copied, and goes on before the snapshot is whole, unless it is to stop. */
-  readonly mode?: "stopped" | "live" | undefined;
+  /** "background": it goes on from the very moment that is saved. "live": the machine runs while its memory is copied, and goes on before the snapshot is whole, unless it is to stop. */
+  readonly mode?: "stopped" | "live" | "background" | undefined;
   /**
    * What the machine does once the snapshot is safe: "resume" (default), "stop", or "stay" suspended for as long as the
    * driver lives.
@@ -61,10 +61,7 @@ export async function saveMachine(
   try {
     // What a machine notes as changed has to begin at the moment of the snapshot.
     const goesOn = (options.after === undefined || options.after === "resume") && !options.track;
-    const manifest =
-      options.mode === "live"
-        ? await driver.startPrecopy(writer, { ...options, goesOn })
-        : await driver.save(writer, options);
+    const manifest = await saveInto(writer, driver, { ...options, goesOn });
     options.signal?.throwIfAborted();
     const summary = writer.finish();
     isDone = true;
@@ -76,6 +73,19 @@ export async function saveMachine(
     if (!isDone || options.after === undefined || options.after === "resume") await driver.resume();
     else if (options.after === "stop") await driver.discard();
   }
+}
+
+async function saveInto(
+  writer: SnapshotWriter,
+  driver: VmDriver,
+  options: SaveOptions,
+): Promise<SnapshotManifest> {
+  if (options.mode === "live") return driver.startPrecopy(writer, options);
+  if (options.mode !== "background") return driver.save(writer, options);
+  if (driver.saveInBackground !== undefined) return driver.saveInBackground(writer, options);
+  throw new CompatibilityError(
+    "only a QEMU machine can be saved in the background: save with --live, or without",
+  );
 }
 
 function factsOf(

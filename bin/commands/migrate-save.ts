@@ -17,6 +17,7 @@ import { absoluteAddress, withOperation } from "../with-operation.ts";
 interface SaveOptions {
   readonly stop?: boolean;
   readonly live?: boolean;
+  readonly background?: boolean;
   readonly throttle?: boolean;
   readonly disks?: string;
   readonly type?: string;
@@ -71,6 +72,10 @@ what was there stays.`,
     .option("--stop", "end the machine once the snapshot is whole")
     .option("--live", "copy memory while the machine runs; it stands still for the last of it only")
     .option(
+      "--background",
+      "let a QEMU machine run on from the moment that is saved, while its memory is read",
+    )
+    .option(
       "--throttle",
       "with --live: slow the machine down where it changes memory faster than that is copied",
     )
@@ -99,6 +104,7 @@ async function save(
   const target = parseAddressOf(fileText, "snapshot", ["file", "stdio"]);
   const { output, signal } = context;
   if (options.throttle && !options.live) throw new UsageError("--throttle goes with --live");
+  const mode = modeOf(options);
   const labels = parseLabels(options.label ?? []);
   if (target.kind === "stdio") output.reserveStdout();
   const startMs = performance.now();
@@ -121,7 +127,7 @@ async function save(
     saveMachine(driver, target.kind === "file" ? target.path : STDOUT, {
       writer: { name: "vhu", version },
       after: options.stop ? "stop" : "resume",
-      mode: options.live ? "live" : "stopped",
+      mode,
       throttle: options.throttle,
       labels,
       base,
@@ -139,6 +145,14 @@ async function save(
   copies?.keep();
   report(context, fileText, result, performance.now() - startMs);
   return undefined;
+}
+
+function modeOf({ live, background, stop }: SaveOptions): "live" | "background" | "stopped" {
+  if (background && (live || stop)) {
+    throw new UsageError("--background is for a machine that goes on, and goes without --live and --stop");
+  }
+  if (background) return "background";
+  return live ? "live" : "stopped";
 }
 
 function report({ output }: CommandContext, file: string, result: SaveResult, milliseconds: number): void {

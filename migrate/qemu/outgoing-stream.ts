@@ -56,7 +56,12 @@ export class OutgoingStream implements Disposable {
     let sinceTurn = 0;
     for (;;) {
       const count = this.#receive();
-      if (count === 0) throw await migrationError(this.#client, "QEMU ended the stream early");
+      if (count === 0) {
+        // Without a way back, QEMU closes when it is done.
+        const parsed = parser.complete();
+        if (parsed !== undefined) return parsed;
+        throw await migrationError(this.#client, "QEMU ended the stream early");
+      }
       if (count !== WOULD_BLOCK) {
         parser.push(this.#buffer.bytes.subarray(0, count));
         await collector.ready();

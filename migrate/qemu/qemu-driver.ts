@@ -13,6 +13,7 @@ import type {
 } from "../driver.ts";
 import { memoryPieces } from "../ram/mod.ts";
 import type { SnapshotManifest } from "../snapshot/mod.ts";
+import { backgroundSettings, requireBackgroundFit } from "./background-save.ts";
 import { describeMachine } from "./describe-machine.ts";
 import type { DiskCare } from "./disk-care.ts";
 import { DiskKeeper } from "./disk-keeper.ts";
@@ -124,6 +125,17 @@ export class QemuDriver implements VmDriver {
   #tellStop(onStopped: (atMs: number) => void): void {
     const stop = this.#client.takeEvents().findLast(({ name }) => name === "STOP");
     if (stop !== undefined) onStopped(stop.atMs);
+  }
+
+  /**
+   * QEMU's background-snapshot: the VM stands still for an instant, then runs on while its memory, as it was then, is read.
+   * @throws CompatibilityError where QEMU or the host cannot, or a back-end writes to memory behind QEMU's back
+   */
+  async saveInBackground(sink: VmSink, options: MoveOptions = {}): Promise<SnapshotManifest> {
+    requireBackgroundFit(await describeMachine(this.#client), this.#care);
+    return this.#copy(sink, { ...options, goesOn: true }, backgroundSettings, (outgoing, collector, signal) =>
+      outgoing.read(collector, { ...options, signal }),
+    );
   }
 
   /** The VM is over here: QEMU hears that its state arrived. It stays paused until `discard`. */

@@ -2,6 +2,8 @@ import { CompatibilityError, FormatError } from "../../src/errors.ts";
 import { checkSections, type StreamSection } from "./stream-devices.ts";
 import {
   COMMAND,
+  FOOTER_BYTES,
+  RAM_FLAG,
   RAM_SECTION_NAME,
   RAM_SECTION_VERSION,
   type RamBlock,
@@ -254,6 +256,11 @@ export class StreamParser {
   }
 
   #beginDevices(): boolean {
+    // A background snapshot's memory has no end of its own: with one, it is a stream as any other.
+    if (this.#openType === SECTION.part && this.#pagesOffset === undefined) {
+      this.#pagesOffset = this.#rest.sizeBytes;
+      this.#rest.append(emptyEnd(this.#ramSectionId as number));
+    }
     if (this.#pagesOffset === undefined) {
       const [, name] = [this.#input.u32(), this.#input.string("a section's name")];
       throw new CompatibilityError(
@@ -269,4 +276,16 @@ export class StreamParser {
   #fail(message: string): never {
     throw new FormatError(message, "QEMU stream", this.#input.offset);
   }
+}
+
+/** The end of the memory's section, without a page. */
+function emptyEnd(sectionId: number): Uint8Array {
+  const bytes = new Uint8Array(5 + 8 + FOOTER_BYTES);
+  const view = new DataView(bytes.buffer);
+  view.setUint8(0, SECTION.end);
+  view.setUint32(1, sectionId);
+  view.setBigUint64(5, BigInt(RAM_FLAG.endOfSection));
+  view.setUint8(13, SECTION.footer);
+  view.setUint32(14, sectionId);
+  return bytes;
 }

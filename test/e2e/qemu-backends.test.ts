@@ -12,7 +12,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { QemuMachine } from "../../migrate/mod.ts";
 import { SnapshotReader } from "../../migrate/snapshot/mod.ts";
-import { type Ran, runVhu } from "../bin/run-vhu.ts";
+import { PROGRAM, type Ran, runVhu } from "../bin/run-vhu.ts";
 import { type RunningQemu, requirePeers } from "../peers/mod.ts";
 import {
   BOOT_TIMEOUT_MS,
@@ -142,6 +142,9 @@ test.skipIf(!peers)(
       const refused = await vhu("save", `qmp:${source.qmpPath}`, file);
       expect(refused).toMatchObject({ status: 4 });
       expect(refused.stderr).toContain("vhost-user-fs");
+      const torn = await vhu("save", "--background", "--disks", "external", `qmp:${source.qmpPath}`, file);
+      expect(torn).toMatchObject({ status: 4 });
+      expect(torn.stderr).toContain("would tear");
       expectDone(await vhu("save", "--stop", `qmp:${source.qmpPath}`, file));
       await source.waitForExit(BOOT_TIMEOUT_MS);
     }
@@ -248,6 +251,17 @@ async function expectRefusals(source: RunningQemu): Promise<void> {
   expect(foreign.status).toBe(5);
   expect(foreign.stderr).toContain("the fs back-end of c1 has ended");
   expect(await vhu("load", "--qemu", "/bin/false", file)).toMatchObject({ status: 5 });
+  // After a SIGKILL of vhu nobody is left to end what it had started, so that ends by itself.
+  const child = Bun.spawn([...PROGRAM, "migrate", "load", "--json", file], {
+    stdout: "pipe",
+    stderr: "ignore",
+    env: { ...process.env, XDG_STATE_HOME: join(dir, "state"), XDG_CONFIG_HOME: join(dir, "config") },
+  });
+  await waitUntil(() => processesOf(dir).some((line) => line.includes("device run blk")));
+  child.kill("SIGKILL");
+  await child.exited;
+  await waitUntil(() => processesOf(dir).length === 0);
+  for (const name of readdirSync(dir).filter((each) => each.endsWith(".sock"))) rmSync(join(dir, name));
   const systemd = await vhu("load", "--systemd", file);
   if (systemd.status !== 0) expect(systemd).toMatchObject({ status: 4 });
   expect(processesOf(dir)).toEqual([]);

@@ -312,3 +312,44 @@ test.skipIf(!peers)(
   },
   TEST_TIMEOUT_MS,
 );
+
+test.skipIf(!peers)(
+  "in the background, and through pipes: the VM runs on meanwhile; what came of it is whole, and the same life",
+  async () => {
+    const state = { XDG_STATE_HOME: join(dir, "state") };
+    await using source = await boot();
+    const { nonce } = await waitForBeats(source, 3);
+    const piped = Bun.spawn([...PROGRAM, "migrate", "save", address(source), "-"], {
+      stdout: "pipe",
+      stderr: "ignore",
+      env: { ...process.env, ...state },
+    });
+    const snapshot = await piped.stdout.bytes();
+    expect(await piped.exited).toBe(0);
+    const verified = await runVhu(["snapshot", "verify", "--deep", "-"], { stdin: snapshot });
+    expect(verified).toMatchObject({ status: 0, stderr: "" });
+    const both = await vhu("migrate", "save", "--background", "--live", address(source), file);
+    expect(both.status).toBe(2);
+    const before = beats(source).length;
+    const ran = await vhu("migrate", "save", "--background", address(source), file);
+    // A host whose kernel cannot hold up writes to this memory: QEMU says so, and the VM is left alone.
+    if (ran.status !== 0) expect(ran).toMatchObject({ status: 4 });
+    expect(await runState(source)).toBe("running");
+    await waitForBeats(source, 3);
+    await source.stop();
+    await using first = await waiting("one");
+    const loaded = await runVhu(["migrate", "load", "-", address(first)], { stdin: snapshot, env: state });
+    expectDone(loaded);
+    await waitForBeats(first, 3);
+    expect(beats(first)[0]!.nonce).toBe(nonce);
+    if (ran.status !== 0) return;
+    await using second = await waiting("two");
+    expectDone(await vhu("migrate", "load", file, address(second)));
+    await waitForBeats(second, 3);
+    // As it was when the save began.
+    expect(beats(second)[0]!.nonce).toBe(nonce);
+    expect(beats(second)[0]!.count).toBeGreaterThanOrEqual(before);
+    expect(beats(second)[0]!.count).toBeLessThan(beats(source).at(-1)!.count);
+  },
+  TEST_TIMEOUT_MS,
+);

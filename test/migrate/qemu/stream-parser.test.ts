@@ -138,6 +138,17 @@ test("a page of zeros that says its fill, and one that is filled with something 
   expect(memory.get(`0:${PAGE}`)).toEqual(new Uint8Array(PAGE).fill(5));
 });
 
+test("a background snapshot's memory, which has no end of its own, gets one", () => {
+  // Both passes as PART sections, as QEMU's background-snapshot has them.
+  const asParts = pages.map((bytes) => Buffer.concat([u8(2), bytes.subarray(1)]));
+  const { memory, parsed } = collectStream(Buffer.concat([opened, ...asParts, ...devices, end]));
+  expect(memory.size).toBe(2);
+  const emptyEnd = Buffer.concat([u8(3), u32(2), u64(0x10), u8(0x7e), u32(2)]);
+  expect(Buffer.from(parsed.rest)).toEqual(Buffer.concat([opened, emptyEnd, ...devices, end]));
+  // What is kept is a stream that can be taken apart, and built up, again.
+  expect(collectStream(parsed.rest).parsed.pagesOffset).toBe(parsed.pagesOffset);
+});
+
 // Made by QEMU 10.0.2: q35, 128 MiB, virtio-rng and virtio-net with slirp; without its pages.
 const real = Bun.gunzipSync(readFileSync(join(import.meta.dir, "../../fixtures/qemu-10.0.2-q35.stream.gz")));
 
