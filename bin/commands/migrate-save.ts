@@ -6,7 +6,7 @@ import { UsageError } from "../../src/errors.ts";
 import { aboutLater } from "../about.ts";
 import { parseAddressOf } from "../address.ts";
 import { collect } from "../collect.ts";
-import { action, addCommand, type CommandContext } from "../command.ts";
+import { action, addCommand, type CommandContext, type CommandPage } from "../command.ts";
 import { type OpeningOptions, openWith, passphraseIn } from "../credentials.ts";
 import { DISKS_OPTION, diskCare } from "../disk-option.ts";
 import { openDriver } from "../open-driver.ts";
@@ -31,6 +31,19 @@ interface SaveOptions {
 
 const STDOUT = 1;
 
+const EXAMPLES: CommandPage["examples"] = [
+  ["vhu migrate save machine:/run/web.sock web.vhu", "save a machine, which goes on afterwards"],
+  ["vhu migrate save --stop qmp:/run/web.qmp web.vhu", "save a QEMU machine and end it"],
+  ["vhu migrate save --live qmp:/run/web.qmp web.vhu", "its pause is as short as can be; the file is larger"],
+  ["vhu migrate save --disks include qmp:/run/web.qmp web.vhu", "with copies of its disks in web.vhu.disks"],
+  ["vhu migrate save --stop machine:/run/web.sock web.vhu", "save it and end it"],
+  ["vhu migrate save --track machine:/run/web.sock mon.vhu", "the first of a series"],
+  ["vhu migrate save --track --base mon.vhu machine:/run/web.sock tue.vhu", "what changed since mon.vhu"],
+  ["vhu migrate save --encrypt-to age1… machine:/run/web.sock web.vhu", "readable for the owner of that key"],
+  ["vhu migrate save machine:/run/web.sock - | ssh host vhu migrate load --trust -", "through a pipe"],
+  ["vhu migrate save --type fs unix:/run/virtiofsd.sock fs.vhu", "the state of one back-end"],
+];
+
 export function registerMigrateSave(parent: Command): void {
   addCommand(parent, {
     usage: "save <source> <file>",
@@ -43,27 +56,7 @@ kept as they are at the save (docs/qemu.md). FILE may be "-" for stdout. The mac
 while it is saved and then goes on, whatever happens to vhu meanwhile; with --live it runs while its memory is copied, again and again
 where it changes, and stands still for the rest of it only: tens of milliseconds for most. FILE appears when it is whole and on disk; until then
 what was there stays.`,
-    examples: [
-      ["vhu migrate save machine:/run/web.sock web.vhu", "save a machine, which goes on afterwards"],
-      ["vhu migrate save --stop qmp:/run/web.qmp web.vhu", "save a QEMU machine and end it"],
-      [
-        "vhu migrate save --live qmp:/run/web.qmp web.vhu",
-        "its pause is as short as can be; the file is larger",
-      ],
-      [
-        "vhu migrate save --disks include qmp:/run/web.qmp web.vhu",
-        "with copies of its disks in web.vhu.disks",
-      ],
-      ["vhu migrate save --stop machine:/run/web.sock web.vhu", "save it and end it"],
-      ["vhu migrate save --track machine:/run/web.sock mon.vhu", "the first of a series"],
-      ["vhu migrate save --track --base mon.vhu machine:/run/web.sock tue.vhu", "what changed since mon.vhu"],
-      [
-        "vhu migrate save --encrypt-to age1… machine:/run/web.sock web.vhu",
-        "readable for the owner of that key",
-      ],
-      ["vhu migrate save machine:/run/web.sock - | ssh host vhu migrate load --trust -", "through a pipe"],
-      ["vhu migrate save --type fs unix:/run/virtiofsd.sock fs.vhu", "the state of one back-end"],
-    ],
+    examples: EXAMPLES,
     exitStatus: {
       4: "it cannot be saved: the message names each reason, e.g. that memory changes faster than --live can copy it",
       5: "the machine or a back-end is not there, stalled or died",
