@@ -69,7 +69,8 @@ export class SplitDriverRing<Token> implements DriverRing<Token> {
     const indirect = this.#indirect?.fits(pieces) ? this.#indirect : undefined;
     const count = indirect === undefined ? pieces.length : 1;
     if (this.#free.length < count) return false;
-    const descriptors = this.#free.splice(this.#free.length - count).reverse();
+    const descriptors: number[] = [];
+    while (descriptors.length < count) descriptors.push(this.#free.pop()!);
     const head = descriptors[0]!;
     if (indirect === undefined) this.#writeChain(pieces, descriptors);
     else this.#writeIndirect(head, indirect.write(head, pieces), pieces.length);
@@ -140,13 +141,14 @@ export class SplitDriverRing<Token> implements DriverRing<Token> {
 
   #writeChain(pieces: readonly DriverPiece[], descriptors: readonly number[]): void {
     const words = this.#ring.descriptors;
-    pieces.forEach((piece, i) => {
+    for (let i = 0; i < pieces.length; i++) {
+      const piece = pieces[i]!;
       const word = descriptors[i]! * DESCRIPTOR_WORDS;
       const next = descriptors[i + 1];
       const flags = piece.writable ? DESC_F_WRITE : 0;
       writeBuffer(words, word, piece.guestAddress, piece.sizeBytes);
       words[word + WORD_LAST] = next === undefined ? flags : flags | DESC_F_NEXT | (next << 16);
-    });
+    }
   }
 
   #writeIndirect(head: number, tableAddress: number, count: number): void {
