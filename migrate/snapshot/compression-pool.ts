@@ -9,8 +9,8 @@ import type { PlacedWindow } from "./extent-writer.ts";
 import type { PackedWindow } from "./pack-window.ts";
 import type { PageTable } from "./page-table.ts";
 
-/** So that a Worker always finds the next window while the writer places the last one. */
-const SLOTS_PER_WORKER = 4;
+/** So that a Worker finds the next window also where this thread is busy, or not scheduled, for a while: 1 MiB each. */
+const SLOTS_PER_WORKER = 12;
 
 /** Gets a window's frame in `room` until it returns; `undefined` for a window that no Worker has done. */
 type Take = (packed: PackedWindow | undefined, room: Uint8Array) => void;
