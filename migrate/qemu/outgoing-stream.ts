@@ -20,6 +20,8 @@ import { qmpNothing } from "./qmp-messages.ts";
 import { type ParsedStream, StreamParser } from "./stream-parser.ts";
 
 const RECEIVE_BYTES = 1 << 20;
+/** In front of what is received, for the record that was not whole: a page, most often. */
+const HEADROOM_BYTES = 8 << 10;
 /** What comes between two looks at Ctrl-C and the progress bar. */
 const TURN_BYTES = 16 << 20;
 /** MIG_RP_MSG_SHUT (1) of 4 bytes, value 0: the destination has all of it and is well. */
@@ -33,7 +35,7 @@ export class OutgoingStream implements Disposable {
   readonly #client: QmpClient;
   readonly #socket: UnixSocket;
   readonly #uri: string;
-  readonly #buffer = new NativeBuffer(RECEIVE_BYTES);
+  readonly #buffer = new NativeBuffer(HEADROOM_BYTES + RECEIVE_BYTES);
 
   private constructor(client: QmpClient, socket: UnixSocket, uri: string) {
     this.#client = client;
@@ -63,7 +65,8 @@ export class OutgoingStream implements Disposable {
         throw await migrationError(this.#client, "QEMU ended the stream early");
       }
       if (count !== WOULD_BLOCK) {
-        parser.push(this.#buffer.bytes.subarray(0, count));
+        const received = this.#buffer.bytes.subarray(HEADROOM_BYTES, HEADROOM_BYTES + count);
+        parser.push(received, HEADROOM_BYTES);
         await collector.ready();
         sinceTurn += count;
         if (sinceTurn < TURN_BYTES) continue;
@@ -94,7 +97,7 @@ export class OutgoingStream implements Disposable {
 
   #receive(): number {
     const fds: Fd[] = [];
-    const count = this.#socket.receive(this.#buffer, 0, RECEIVE_BYTES, fds, true);
+    const count = this.#socket.receive(this.#buffer, HEADROOM_BYTES, RECEIVE_BYTES, fds, true);
     disposeAll(fds);
     return count;
   }

@@ -1,5 +1,5 @@
 import { UsageError } from "../../src/errors.ts";
-import { MAX_MEMORY_PASSES } from "../../src/limits.ts";
+import { MAX_MEMORY_PASSES, MAX_SNAPSHOT_FRAME_BYTES } from "../../src/limits.ts";
 import type { VmSink } from "../driver.ts";
 import { PageWindows } from "./page-windows.ts";
 import { type RamBlock, TARGET_PAGE_BYTES } from "./stream-format.ts";
@@ -29,10 +29,10 @@ export class PageCollector implements RamSink {
   #ever: Uint8Array[] = [];
   #passCount = 1;
   #block = 0;
-  /** The run that is open: from `#start`, `#fill` bytes; while it is all zeros nothing of it is in the window. */
+  /** The run that is open: from `#start`, bytes that are in the window, then zeros that are not. */
   #start = 0;
-  #fill = 0;
-  #isZero = true;
+  #dataBytes = 0;
+  #zeroBytes = 0;
   doneBytes = 0;
   totalBytes = 0;
 
@@ -55,18 +55,21 @@ export class PageCollector implements RamSink {
 
   page(block: number, offset: number, bytes: Uint8Array): void {
     this.#begin(block, offset);
-    if (this.#isZero) this.#leaveZeros();
-    if (!this.#windows.hasRoom) this.#flush();
-    this.#isZero = false;
+    if (this.#zeroBytes > 0) this.#closeZeros();
+    // A frame ends at a multiple of its size: there, one that does not fit goes into the next window as a whole.
+    const wantedBytes =
+      offset % MAX_SNAPSHOT_FRAME_BYTES === 0 ? MAX_SNAPSHOT_FRAME_BYTES : TARGET_PAGE_BYTES;
+    if (this.#windows.roomBytes < wantedBytes) {
+      this.#flushData();
+      this.#windows.next();
+    }
     this.#windows.append(bytes);
-    this.#fill += TARGET_PAGE_BYTES;
+    this.#dataBytes += TARGET_PAGE_BYTES;
   }
 
   zeroPage(block: number, offset: number): void {
     this.#begin(block, offset);
-    if (!this.#isZero && !this.#windows.hasRoom) this.#flush();
-    if (!this.#isZero) this.#windows.appendZeros(TARGET_PAGE_BYTES);
-    this.#fill += TARGET_PAGE_BYTES;
+    this.#zeroBytes += TARGET_PAGE_BYTES;
   }
 
   /** Waits until there is room for more of the stream. @throws what became of an earlier write */
@@ -97,7 +100,7 @@ export class PageCollector implements RamSink {
     set(inPass, page);
     set(this.#ever[block] as Uint8Array, page);
     this.doneBytes += TARGET_PAGE_BYTES;
-    if (this.#fill > 0 && block === this.#block && offset === this.#start + this.#fill) return;
+    if (block === this.#block && offset === this.#start + this.#dataBytes + this.#zeroBytes) return;
     this.#flush();
     this.#block = block;
     this.#start = offset;
@@ -115,20 +118,31 @@ export class PageCollector implements RamSink {
     for (const bitmap of this.#inPass) bitmap.fill(0);
   }
 
-  /** A long run of zeros stands alone; a short one goes into the window, in front of what comes. */
-  #leaveZeros(): void {
-    if (this.#fill >= LEAST_HOLE_BYTES) this.#flush();
-    else this.#windows.appendZeros(this.#fill);
-    this.#isZero = false;
+  /** Data comes after zeros: a long run of them stands alone, a short one goes into the window. */
+  #closeZeros(): void {
+    const zeroBytes = this.#zeroBytes;
+    if (zeroBytes >= LEAST_HOLE_BYTES || this.#dataBytes === 0 || this.#windows.roomBytes < zeroBytes) {
+      this.#flush();
+      return;
+    }
+    this.#windows.appendZeros(zeroBytes);
+    this.#dataBytes += zeroBytes;
+    this.#zeroBytes = 0;
   }
 
   #flush(): void {
-    if (this.#fill === 0) return;
-    if (this.#isZero) this.#sink.writeHole(this.#block, this.#start, this.#fill);
-    else this.#windows.write(this.#block, this.#start);
-    this.#start += this.#fill;
-    this.#fill = 0;
-    this.#isZero = true;
+    this.#flushData();
+    if (this.#zeroBytes === 0) return;
+    this.#sink.writeHole(this.#block, this.#start, this.#zeroBytes);
+    this.#start += this.#zeroBytes;
+    this.#zeroBytes = 0;
+  }
+
+  #flushData(): void {
+    if (this.#dataBytes === 0) return;
+    this.#windows.write(this.#block, this.#start);
+    this.#start += this.#dataBytes;
+    this.#dataBytes = 0;
   }
 }
 

@@ -1,5 +1,4 @@
 import type { VmSink } from "../driver.ts";
-import { TARGET_PAGE_BYTES } from "./stream-format.ts";
 
 /** Several frames, so that the Workers have something to do side by side. */
 const WINDOW_BYTES = 4 << 20;
@@ -28,19 +27,18 @@ export class PageWindows {
     this.#sink = sink;
   }
 
-  /** Whether the open run can have another page without being cut. */
-  get hasRoom(): boolean {
-    return this.#current.fill + TARGET_PAGE_BYTES <= WINDOW_BYTES;
+  /** What the open run can have more in this window. */
+  get roomBytes(): number {
+    return WINDOW_BYTES - this.#current.fill;
   }
 
+  /** @param page fits into the room */
   append(page: Uint8Array): void {
-    this.#makeRoom(page.length);
     this.#current.bytes.set(page, this.#current.fill);
     this.#current.fill += page.length;
   }
 
   appendZeros(sizeBytes: number): void {
-    this.#makeRoom(sizeBytes);
     this.#current.bytes.fill(0, this.#current.fill, this.#current.fill + sizeBytes);
     this.#current.fill += sizeBytes;
   }
@@ -64,6 +62,14 @@ export class PageWindows {
     this.#flights.add(flight);
   }
 
+  /** A window with all its room, for the run that begins. */
+  next(): void {
+    const window = this.#current;
+    this.#current = this.#free.pop() ?? this.#newWindow();
+    this.#runStart = 0;
+    if (window.writes === 0) this.#release(window);
+  }
+
   /** Until a window is free, so that what comes next finds room. */
   async ready(): Promise<void> {
     while (this.#free.length === 0 && this.#count >= WINDOW_COUNT && this.#flights.size > 0) {
@@ -76,19 +82,6 @@ export class PageWindows {
   async settled(): Promise<void> {
     await Promise.all(this.#flights);
     this.#expectNoFailure();
-  }
-
-  /** A run that begins goes into another window where this one is too full for it. */
-  #makeRoom(sizeBytes: number): void {
-    const window = this.#current;
-    if (window.fill + sizeBytes <= WINDOW_BYTES) return;
-    const next = this.#free.pop() ?? this.#newWindow();
-    const open = window.bytes.subarray(this.#runStart, window.fill);
-    next.bytes.set(open);
-    next.fill = open.length;
-    this.#runStart = 0;
-    this.#current = next;
-    if (window.writes === 0) this.#release(window);
   }
 
   #newWindow(): PageWindow {

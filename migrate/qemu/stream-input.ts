@@ -8,31 +8,63 @@ const LEAST_BUFFER_BYTES = 64 * 1024;
 
 /** The bytes of a stream that have come and are not used up, with the record that is being read. */
 export class StreamInput {
-  #bytes = new Uint8Array(LEAST_BUFFER_BYTES);
-  #view = new DataView(this.#bytes.buffer);
+  #own = new Uint8Array(LEAST_BUFFER_BYTES);
+  /** Its own buffer, or the caller's while it is being read. */
+  #bytes: Uint8Array = this.#own;
+  #view: DataView = new DataView(this.#own.buffer);
   #start = 0;
   #at = 0;
   #end = 0;
   /** Of `#bytes[0]`, in the stream. */
   #base = 0;
 
-  push(chunk: Uint8Array): void {
-    const pending = this.#end - this.#start;
-    if (this.#end + chunk.length > this.#bytes.length) {
-      const target =
-        pending + chunk.length > this.#bytes.length
-          ? new Uint8Array(2 * (pending + chunk.length))
-          : this.#bytes;
-      target.set(this.#bytes.subarray(this.#start, this.#end));
-      this.#base += this.#start;
-      this.#bytes = target;
-      this.#view = new DataView(target.buffer);
-      this.#start = 0;
-      this.#end = pending;
+  /**
+   * More bytes, which stay the caller's and are read in place where they can be.
+   *
+   * @param headroomBytes What the caller lets be overwritten in front of `chunk`: the record that is not whole yet goes there.
+   */
+  push(chunk: Uint8Array, headroomBytes = 0): void {
+    const pending = this.pendingBytes;
+    if (pending > headroomBytes) {
+      this.#append(chunk);
+      return;
     }
-    this.#bytes.set(chunk, this.#end);
+    const whole = new Uint8Array(chunk.buffer, chunk.byteOffset - pending, pending + chunk.length);
+    whole.set(this.#bytes.subarray(this.#start, this.#end));
+    this.#become(whole, whole.length);
+  }
+
+  /** What is left of a chunk that was read in place is kept: its memory is the caller's again. */
+  release(): void {
+    if (this.#bytes === this.#own) return;
+    const rest = this.#bytes.subarray(this.#start, this.#end);
+    if (rest.length > this.#own.length) this.#own = new Uint8Array(2 * rest.length);
+    this.#own.set(rest);
+    this.#become(this.#own, rest.length);
+  }
+
+  #append(chunk: Uint8Array): void {
+    const pending = this.pendingBytes;
+    if (this.#end + chunk.length > this.#own.length) {
+      const isTooSmall = pending + chunk.length > this.#own.length;
+      const target = isTooSmall ? new Uint8Array(2 * (pending + chunk.length)) : this.#own;
+      target.set(this.#own.subarray(this.#start, this.#end));
+      this.#own = target;
+      this.#become(target, pending);
+    }
+    this.#own.set(chunk, this.#end);
     this.#end += chunk.length;
     this.#at = this.#start;
+  }
+
+  /** The same bytes elsewhere: those that are pending come first. */
+  #become(bytes: Uint8Array, end: number): void {
+    this.#base += this.#start;
+    this.#bytes = bytes;
+    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    this.#start = 0;
+    this.#at = 0;
+    this.#end = end;
   }
 
   /** Of the next byte, in the stream. */

@@ -63,16 +63,20 @@ export class StreamParser {
     this.#ram = new RamReader(sink);
   }
 
-  /** @throws FormatError, CompatibilityError for a stream of a kind that cannot be taken apart */
-  push(bytes: Uint8Array): void {
+  /**
+   * @param headroomBytes What may be overwritten in front of `bytes`: with it, they are read where they are.
+   * @throws FormatError, CompatibilityError for a stream of a kind that cannot be taken apart
+   */
+  push(bytes: Uint8Array, headroomBytes = 0): void {
     if (this.#parsed !== undefined) throw new FormatError("bytes come after the end", "QEMU stream");
-    this.#input.push(bytes);
+    this.#input.push(bytes, headroomBytes);
     try {
       while (this.#input.pendingBytes > 0) this.#step();
     } catch (error) {
       if (error !== NEED_MORE) throw error;
       this.#input.rewind();
     }
+    this.#input.release();
   }
 
   /** Whether memory is over and the state of the devices has begun. */

@@ -11,6 +11,7 @@ import { commandStart } from "./command-start.ts";
 import { deviceState } from "./device-state.ts";
 import { net } from "./net.ts";
 import { qemuLoad } from "./qemu-load.ts";
+import { qemuSaving } from "./qemu-save.ts";
 import { requestRoundTrip } from "./request-round-trip.ts";
 import { snapshot } from "./snapshot.ts";
 import { splitRing } from "./split-ring.ts";
@@ -20,7 +21,17 @@ import { type ContestResult, hold } from "./support/contest.ts";
 import { describeMachine, reportLines } from "./support/report.ts";
 import { warmMemory } from "./support/warm-memory.ts";
 
-const BENCHES = [requestRoundTrip, deviceState, splitRing, blk, net, snapshot, qemuLoad, commandStart];
+const BENCHES = [
+  requestRoundTrip,
+  deviceState,
+  splitRing,
+  blk,
+  net,
+  snapshot,
+  qemuSaving,
+  qemuLoad,
+  commandStart,
+];
 const DEFAULT_ROUNDS = 7;
 const MIN_ROUNDS = 5;
 

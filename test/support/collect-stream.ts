@@ -16,7 +16,12 @@ export function collectStream(
   });
   for (let at = 0; at < bytes.length; ) {
     const count = Math.max(1, Math.min(pieces(bytes.length - at), bytes.length - at));
-    parser.push(bytes.subarray(at, at + count));
+    // In turn: a buffer that is read in place, one with too little in front, one with enough; all are used again at once.
+    const headroomBytes = [0, 16, 8192][at % 3]!;
+    const buffer = new Uint8Array(headroomBytes + count);
+    buffer.set(bytes.subarray(at, at + count), headroomBytes);
+    parser.push(buffer.subarray(headroomBytes), headroomBytes);
+    buffer.fill(0xee);
     at += count;
   }
   return { parsed: parser.finish(), memory };
