@@ -10,6 +10,7 @@ import { fuzzQemuTree } from "../fuzz/qemu-tree.ts";
 import { killBlkUnderLoad } from "../support/blk-kills.ts";
 import { damagedKinds, damageSnapshots } from "../support/damage-snapshots.ts";
 import { killOperations } from "../support/kill-operations.ts";
+import { killQemuOperations } from "../support/kill-qemu-operations.ts";
 import { killSaves } from "../support/kill-save.ts";
 import { describeRoundTrips, migrateThereAndBack } from "../support/migration-round-trips.ts";
 import { measureStateTransfer } from "./state-transfer.ts";
@@ -67,6 +68,11 @@ export const soaks: readonly Soak[] = [
     name: "operation-kills",
     what: "SIGKILL of vhu, a native machine or its daemons at 60 random moments of save and load",
     run: () => killOperations(20261125, 60),
+  },
+  {
+    name: "qemu-operation-kills",
+    what: "SIGKILL of vhu, QEMU or its disk's daemon at 60 random moments of save and load",
+    run: () => killQemuOperations(20261125, { savesOfOne: 20, saves: 10, loads: 30 }),
   },
   {
     name: "device-state",
