@@ -1,6 +1,9 @@
 import { accessSync, constants } from "node:fs";
 import { basename } from "node:path";
+import { VhuError } from "../../src/errors.ts";
+import type { BackendRecord } from "../backends/mod.ts";
 import type { PreflightCheck } from "../driver.ts";
+import { backendArguments, LocalPrograms } from "../policy/mod.ts";
 import { changedDisks, compareVersions } from "./qemu-fit.ts";
 import { parseQemuMachine, type QemuMachine } from "./qemu-machine.ts";
 
@@ -91,6 +94,7 @@ function diskChecks(machine: QemuMachine): PreflightCheck[] {
   const changed = new Set(changedDisks(machine));
   return machine.disks.map((disk) => {
     const name = `disk ${disk.device}`;
+    if (disk.copy !== undefined) return passed(name, `a copy beside the snapshot is used: ${disk.copy.file}`);
     if (disk.modifiedNs === undefined)
       return passed(name, `${disk.path}: it was not recorded whether that is a file`);
     if (!changed.has(disk)) return passed(name, `${disk.path}: as it was at the save`);
@@ -102,19 +106,35 @@ function diskChecks(machine: QemuMachine): PreflightCheck[] {
 }
 
 function socketChecks(
-  { sockets, virtioDevices }: QemuMachine,
+  { sockets, virtioDevices, backends = [] }: QemuMachine,
   listening: ReadonlySet<string>,
 ): PreflightCheck[] {
-  const used = new Set(
-    virtioDevices.map(({ chardev }) => chardev).filter((chardev) => chardev !== undefined),
-  );
+  const used = new Set([
+    ...virtioDevices.map(({ chardev }) => chardev).filter((chardev) => chardev !== undefined),
+    ...backends.map(({ chardev }) => chardev),
+  ]);
   return sockets
     .filter(({ chardev, listens }) => used.has(chardev) && listens !== true)
     .map(({ chardev, path }) => {
       const name = `back-end ${chardev}`;
       if (listening.has(path)) return passed(name, `somebody listens at ${path}`);
+      const record = backends.find((backend) => backend.chardev === chardev);
+      if (record?.commandLine !== undefined) return startCheck(name, record);
       return failed(name, `nobody listens at ${path}: start the back-end first`);
     });
+}
+
+/** Whether a load could start it, as far as its command line and the installed programs tell. */
+function startCheck(name: string, { commandLine = [], workingFolder }: BackendRecord): PreflightCheck {
+  try {
+    const { role } = backendArguments(commandLine, { roots: ["/"], workingFolder });
+    // This vhu is there, wherever it is.
+    const [program = "this vhu"] = new LocalPrograms([]).commandOf(role);
+    return passed(name, `load starts it: ${program}`);
+  } catch (error) {
+    if (error instanceof VhuError) return failed(name, error.message);
+    throw error;
+  }
 }
 
 async function answerOf(program: string, words: readonly string[]): Promise<string> {

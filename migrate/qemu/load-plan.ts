@@ -73,7 +73,8 @@ export function loadPlan(json: unknown, options: LoadPlanOptions): LoadPlan {
   const backends = options.withoutBackends
     ? []
     : (machine.backends ?? []).flatMap((backend) => {
-        const socket = moved.get(resolve(workingFolder ?? "/", backend.socket)) ?? backend.socket;
+        const recordedPath = resolve(workingFolder ?? "/", backend.socket);
+        const socket = moved.get(recordedPath) ?? recordedPath;
         if (!backend.connects && isWaiting(socket, backend.chardev)) {
           notes.push(`the ${backend.type} back-end at ${socket} listens already and is used as it is`);
           return [];

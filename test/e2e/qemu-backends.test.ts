@@ -233,6 +233,10 @@ function expectRecorded(): void {
 
 /** Loads that fail: each says why, and leaves no process and no socket. */
 async function expectRefusals(source: RunningQemu): Promise<void> {
+  const inspected = await runVhu(["snapshot", "inspect", file], {
+    env: { XDG_CONFIG_HOME: join(dir, "config") },
+  });
+  expect(inspected.stdout).toMatch(/passed.*back-end c1.*load starts it/);
   const dry = await vhu("load", "--dry-run", file);
   expectDone(dry);
   const commands = dry.stdout.trim().split("\n");

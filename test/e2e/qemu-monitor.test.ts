@@ -3,8 +3,9 @@ import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { z } from "zod";
+import { describeMachine } from "../../migrate/qemu/describe-machine.ts";
 import { QmpClient } from "../../migrate/qemu/qmp-client.ts";
-import { createMemfd } from "../../src/sys/mod.ts";
+import { createMemfd, UnixListener } from "../../src/sys/mod.ts";
 import { type RunningQemu, requirePeers, startQemu } from "../peers/mod.ts";
 
 const peers = requirePeers(["qemu-system-x86_64"]);
@@ -54,6 +55,36 @@ test.skipIf(!peers)(
     expect(await qemu.waitForExit(TIMEOUT_MS)).toBe(0);
     const after = await client.request("query-status", { answer: status }).catch((error) => error);
     expect(after.reconnect).toBe(true);
+  },
+  2 * TIMEOUT_MS,
+);
+
+test.skipIf(!peers)(
+  "a monitor whose socket another process bound, as libvirt does: QEMU is found all the same",
+  async () => {
+    const dir = mkdtempSync(join(tmpdir(), "vhu-mon-"));
+    folders.push(dir);
+    const path = join(dir, "passed");
+    using listener = UnixListener.listen(path);
+    const child = Bun.spawn(
+      [
+        ...["setpriv", "--pdeathsig", "KILL", "--", ...peers!["qemu-system-x86_64"].command],
+        ...["-nodefaults", "-display", "none", "-machine", "q35", "-S", "-m", "64"],
+        ...["-chardev", "socket,id=mon,fd=3,server=on,wait=off", "-mon", "chardev=mon,mode=control"],
+      ],
+      { stdio: ["ignore", "ignore", "inherit", listener.fd.number] },
+    );
+    try {
+      using client = await QmpClient.connect(path, { greetingTimeoutMs: TIMEOUT_MS });
+      expect(client.peerPid).toBe(process.pid);
+      const machine = await describeMachine(client);
+      expect(machine.commandLine).toContain("chardev=mon,mode=control");
+      expect(machine.executable).toContain("qemu-system-x86_64");
+      expect(machine.workingFolder).toBe(process.cwd());
+    } finally {
+      child.kill("SIGKILL");
+      await child.exited;
+    }
   },
   2 * TIMEOUT_MS,
 );
