@@ -43,7 +43,7 @@ async function machineChecks(machine: Readonly<Record<string, unknown>>): Promis
       const { qemuLoadChecks } = await import("./qemu/mod.ts");
       return await qemuLoadChecks(machine, listening);
     }
-    const { machineLoadChecks } = await import("./machine/mod.ts");
+    const { machineLoadChecks } = await import("./machine-file/mod.ts");
     return machineLoadChecks(machine, listening);
   } catch (error) {
     if (!isExpected(error)) throw error;

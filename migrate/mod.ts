@@ -25,6 +25,7 @@ export { type LoadOptions, loadMachine } from "./load.ts";
 export { type LoadCheckOptions, loadChecks } from "./load-checks.ts";
 export { type LoadNewQemuOptions, loadNewQemu } from "./load-new-qemu.ts";
 export * from "./machine/mod.ts";
+export * from "./machine-file/mod.ts";
 export { NotConvergingError } from "./not-converging-error.ts";
 export * from "./operations/mod.ts";
 export { LocalPrograms, OwnSnapshots, requireMayStart, type StartPolicy, TrustedKeys } from "./policy/mod.ts";

@@ -1,5 +1,6 @@
 import type { Command } from "commander";
-import { ControlServer, MachineHost, readMachineFile } from "../../migrate/machine/mod.ts";
+import { ControlServer, MachineHost } from "../../migrate/machine/mod.ts";
+import { readMachineFile } from "../../migrate/machine-file/mod.ts";
 import { version } from "../../package.json" with { type: "json" };
 import { UsageError } from "../../src/errors.ts";
 import { EventLoop } from "../../src/sys/mod.ts";

@@ -2,7 +2,7 @@ import { isAbsolute, join, normalize, sep } from "node:path";
 import { VhuError } from "../../src/errors.ts";
 import { connectUnix } from "../../src/sys/mod.ts";
 import type { PreflightCheck } from "../driver.ts";
-import { parseMachineConfig, pathsOf } from "../machine/mod.ts";
+import { parseMachineConfig, pathsOf } from "../machine-file/mod.ts";
 import { qemuCommand } from "../qemu/mod.ts";
 import { lookAtDisk } from "./disk-markers.ts";
 import { availableMemoryBytes, hostFacts } from "./host-facts.ts";

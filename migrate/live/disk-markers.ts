@@ -5,7 +5,7 @@
 import { randomBytes } from "node:crypto";
 import { closeSync, existsSync, openSync, rmSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
-import { parseMachineConfig } from "../machine/mod.ts";
+import { parseMachineConfig } from "../machine-file/mod.ts";
 import { isQemuMachine, parseQemuMachine } from "../qemu/mod.ts";
 
 export interface OfferedDisk {

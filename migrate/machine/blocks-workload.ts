@@ -1,12 +1,12 @@
 import { z } from "zod";
 import { FormatError } from "../../src/errors.ts";
 import type { EventLoop } from "../../src/sys/mod.ts";
+import type { WorkloadConfig } from "../machine-file/mod.ts";
 import { BLOCK_BYTES, fillBlock, readBlock } from "./block-content.ts";
 import { LogWriter, logState } from "./log-writer.ts";
 import type { MachineDevice } from "./machine-device.ts";
 import type { MachineMemory } from "./machine-memory.ts";
 import { parseWorkloadState, type VerifyReport, type Workload, type WorkloadCounters } from "./workload.ts";
-import type { WorkloadConfig } from "./workload-config.ts";
 
 const SECTORS_PER_BLOCK = BLOCK_BYTES / 512;
 const REQUEST = { read: 0, write: 1 } as const;

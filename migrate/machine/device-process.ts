@@ -1,6 +1,6 @@
 import { PeerError } from "../../src/errors.ts";
 import { connectUnix, UnixSocket } from "../../src/sys/mod.ts";
-import type { ConsolePortConfig, DeviceConfig } from "./device-config.ts";
+import type { ConsolePortConfig, DeviceConfig } from "../machine-file/mod.ts";
 
 /** Which program serves a device: local policy, never what a file says. */
 export interface DevicePrograms {

@@ -1,5 +1,5 @@
 import { consoleFeature } from "../../devices/console/mod.ts";
-import type { DeviceConfig } from "./device-config.ts";
+import type { DeviceConfig } from "../machine-file/mod.ts";
 
 /** What the machine's own driver makes of a device. */
 export interface DeviceTraits {

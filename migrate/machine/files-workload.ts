@@ -2,6 +2,7 @@ import { z } from "zod";
 import { PeerError } from "../../src/errors.ts";
 import { xxh3 } from "../../src/state/mod.ts";
 import type { EventLoop } from "../../src/sys/mod.ts";
+import type { WorkloadConfig } from "../machine-file/mod.ts";
 import {
   answerBody,
   FUSE_ANSWER_BYTES,
@@ -16,7 +17,6 @@ import {
 import type { MachineDevice } from "./machine-device.ts";
 import type { MachineMemory } from "./machine-memory.ts";
 import { parseWorkloadState, type VerifyReport, type Workload, type WorkloadCounters } from "./workload.ts";
-import type { WorkloadConfig } from "./workload-config.ts";
 
 /** Queue 0 is for high-priority requests (FORGET, INTERRUPT), 1 for all others (virtio 1.2, 5.11.2). */
 const REQUEST_QUEUE = 1;

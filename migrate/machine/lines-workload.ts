@@ -1,5 +1,6 @@
 import { z } from "zod";
 import type { EventLoop } from "../../src/sys/mod.ts";
+import type { WorkloadConfig } from "../machine-file/mod.ts";
 import { ConsoleControl } from "./console-control.ts";
 import type { MachineDevice } from "./machine-device.ts";
 import type { MachineMemory } from "./machine-memory.ts";
@@ -7,7 +8,6 @@ import { linesState, NumberedLines, numberedLine } from "./numbered-lines.ts";
 import { Pace } from "./pace.ts";
 import { QueueBuffers } from "./queue-buffers.ts";
 import { parseWorkloadState, type VerifyReport, type Workload, type WorkloadCounters } from "./workload.ts";
-import type { WorkloadConfig } from "./workload-config.ts";
 
 const BUFFERS = 8;
 const BUFFER_BYTES = 256;

@@ -3,7 +3,7 @@ import { baseFeatures, deviceTypes, Interrupt, VhostUserFrontend } from "../../s
 import { DEFAULT_DRAIN_TIMEOUT_MS } from "../../src/limits.ts";
 import { Deadline, type EventLoop, executableOf, POLL } from "../../src/sys/mod.ts";
 import { virtioFeature } from "../../src/wire/mod.ts";
-import type { DeviceConfig } from "./device-config.ts";
+import type { DeviceConfig } from "../machine-file/mod.ts";
 import { type DeviceBackend, type DevicePrograms, openBackend } from "./device-process.ts";
 import { traitsOf } from "./device-traits.ts";
 import type { MachineMemory } from "./machine-memory.ts";

@@ -1,8 +1,8 @@
 import { StateError } from "../../src/errors.ts";
 import type { PageSet } from "../../src/memory/mod.ts";
 import type { EventLoop, Fd } from "../../src/sys/mod.ts";
+import { type MachineConfig, parseMachineConfig } from "../machine-file/mod.ts";
 import { Checkpoint } from "./checkpoint.ts";
-import { type MachineConfig, parseMachineConfig } from "./config.ts";
 import type { ExportedMachine, MachineStatus } from "./control-protocol.ts";
 import { Machine, type MachineOptions, type RunState } from "./machine.ts";
 import type { MachineDevice } from "./machine-device.ts";

@@ -1,8 +1,8 @@
 import { FormatError, StateError } from "../../src/errors.ts";
 import { type Logger, silentLogger } from "../../src/logger.ts";
 import { Deadline, type EventLoop, type Fd } from "../../src/sys/mod.ts";
+import type { MachineConfig, WorkloadConfig } from "../machine-file/mod.ts";
 import { BlocksWorkload } from "./blocks-workload.ts";
-import type { MachineConfig } from "./config.ts";
 import type { DevicePrograms } from "./device-process.ts";
 import { DirtyTracking } from "./dirty-tracking.ts";
 import { FilesWorkload } from "./files-workload.ts";
@@ -15,7 +15,6 @@ import { RandomWorkload } from "./random-workload.ts";
 import { Throttle } from "./throttle.ts";
 import type { WaitingBackends } from "./waiting-backends.ts";
 import type { VerifyReport, Workload } from "./workload.ts";
-import type { WorkloadConfig } from "./workload-config.ts";
 
 export interface MachineOptions {
   readonly programs: DevicePrograms;

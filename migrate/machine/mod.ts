@@ -1,14 +1,11 @@
 /** A native machine: described by a TOML file, driven by workloads, controlled through a socket. */
 
 export { BLOCK_BYTES, type BlockContent, readBlock } from "./block-content.ts";
-export { type MachineConfig, parseMachineConfig, readMachineFile } from "./config.ts";
 export { ControlClient } from "./control-client.ts";
 export { ControlConnection } from "./control-connection.ts";
 export { type MachineStatus, machineStatus, verifyReport } from "./control-protocol.ts";
 export { ControlServer } from "./control-server.ts";
-export { pathsOf } from "./device-config.ts";
 export type { DevicePrograms } from "./device-process.ts";
-export { machineLoadChecks } from "./load-checks.ts";
 export { Machine, type MachineOptions, type RunState } from "./machine.ts";
 export { MachineDriver } from "./machine-driver.ts";
 export { MachineHost } from "./machine-host.ts";

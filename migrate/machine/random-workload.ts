@@ -1,12 +1,12 @@
 import { z } from "zod";
 import { xxh3 } from "../../src/state/mod.ts";
 import type { EventLoop } from "../../src/sys/mod.ts";
+import type { WorkloadConfig } from "../machine-file/mod.ts";
 import type { MachineDevice } from "./machine-device.ts";
 import type { MachineMemory } from "./machine-memory.ts";
 import { Pace } from "./pace.ts";
 import { QueueBuffers } from "./queue-buffers.ts";
 import { parseWorkloadState, type VerifyReport, type Workload, type WorkloadCounters } from "./workload.ts";
-import type { WorkloadConfig } from "./workload-config.ts";
 
 /** Answers that are remembered, by a hash, to notice one that comes again. */
 const REMEMBERED = 1024;

@@ -1,5 +1,4 @@
-import type { MachineConfig } from "./config.ts";
-import type { DeviceConfig } from "./device-config.ts";
+import type { DeviceConfig, MachineConfig } from "../machine-file/mod.ts";
 import { type DeviceBackend, type DevicePrograms, openBackend } from "./device-process.ts";
 
 /**

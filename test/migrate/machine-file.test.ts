@@ -2,8 +2,8 @@ import { describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseMachineConfig, readMachineFile } from "../../../migrate/machine/mod.ts";
-import { FormatError, UsageError } from "../../../src/errors.ts";
+import { parseMachineConfig, readMachineFile } from "../../migrate/machine-file/mod.ts";
+import { FormatError, UsageError } from "../../src/errors.ts";
 
 const disk = { name: "d", type: "blk", image: "d.img" };
 const base = { name: "m", socket: "m.sock", memory: { "size-mib": 1 } };
