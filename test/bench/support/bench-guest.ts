@@ -76,12 +76,15 @@ export async function command(path: string, ...commands: readonly [string, Recor
     await client.request(name, { answer: z.unknown(), arguments: given, timeoutMs: TIMEOUT_MS });
 }
 
-/** QEMU's own save of a VM that was stopped, to its end. */
+/** QEMU's own save of a VM that runs, to its end; the VM stands still for nearly all of it, and goes on afterwards. */
 export async function qemuSave(path: string, uri: string, options: QemuFileOptions): Promise<void> {
   using client = await QmpClient.connect(path);
   const ask = (name: string, given: Record<string, unknown> = {}) =>
-    client.request(name, { answer: z.looseObject({ status: z.string().optional() }), arguments: given });
-  await ask("stop");
+    client.request(name, {
+      answer: z.looseObject({ status: z.string().optional() }),
+      arguments: given,
+      timeoutMs: TIMEOUT_MS,
+    });
   await ask("migrate-set-capabilities", { capabilities: capabilitiesOf(options) });
   await ask("migrate-set-parameters", parametersOf(options));
   await ask("migrate", { uri });
@@ -104,7 +107,11 @@ export function capabilitiesOf({ mappedRam }: QemuFileOptions) {
 }
 
 export function parametersOf({ mappedRam }: QemuFileOptions): Record<string, unknown> {
-  return { "max-bandwidth": 2 ** 40, ...(mappedRam ? { "multifd-channels": 2 } : {}) };
+  return {
+    "max-bandwidth": 2 ** 40,
+    "downtime-limit": 2_000_000,
+    ...(mappedRam ? { "multifd-channels": 2 } : {}),
+  };
 }
 
 export const vhuWords = (...words: string[]): string[] => [...PROGRAM, ...words];
