@@ -10,12 +10,13 @@ import {
   parametersOf,
   type QemuFileOptions,
   qemuSave,
+  run,
   vhuWords,
 } from "./support/bench-guest.ts";
 
 const NAME = "vm";
 const MAPPED: QemuFileOptions = { mappedRam: true };
-const SEQUENTIAL: QemuFileOptions = { mappedRam: false };
+const SEQUENTIAL: QemuFileOptions = {};
 
 /** A QEMU VM back from a file: from the first process until its guest counts on. */
 export const qemuLoad: Bench = {
@@ -62,7 +63,7 @@ async function save(guest: BenchGuest) {
   const at = (name: string) => join(guest.folder, name);
   const files = { vhu: at("vm.vhu"), mapped: at("vm.mapped"), sequential: at("vm.sequential") };
   await using source = await guest.boot(NAME);
-  await done(vhuWords("migrate", "save", `qmp:${source.qmpPath}`, files.vhu));
+  await run(vhuWords("migrate", "save", `qmp:${source.qmpPath}`, files.vhu));
   await qemuSave(source.qmpPath, `file:${files.mapped}`, MAPPED);
   await qemuSave(source.qmpPath, `file:${files.sequential}`, SEQUENTIAL);
   return files;
@@ -119,14 +120,9 @@ function vhuIntoWaiting(guest: BenchGuest, file: string): Contender {
       guest.forget("q");
       const startMs = performance.now();
       await using target = await guest.start("q", ["-incoming", "defer"]);
-      await done(vhuWords("migrate", "load", file, `qmp:${target.qmpPath}`));
+      await run(vhuWords("migrate", "load", file, `qmp:${target.qmpPath}`));
       await guest.counts("q");
       return (performance.now() - startMs) / 1000;
     },
   };
-}
-
-async function done(words: readonly string[]): Promise<void> {
-  const child = Bun.spawn([...words], { stdout: "ignore", stderr: "inherit" });
-  if ((await child.exited) !== 0) throw new Error(`${words.join(" ")} failed`);
 }

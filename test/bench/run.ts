@@ -12,6 +12,7 @@ import { deviceState } from "./device-state.ts";
 import { net } from "./net.ts";
 import { qemuLoad } from "./qemu-load.ts";
 import { qemuSaving } from "./qemu-save.ts";
+import { qemuPause } from "./qemu-pause.ts";
 import { requestRoundTrip } from "./request-round-trip.ts";
 import { snapshot } from "./snapshot.ts";
 import { splitRing } from "./split-ring.ts";
@@ -30,6 +31,7 @@ const BENCHES = [
   snapshot,
   qemuSaving,
   qemuLoad,
+  qemuPause,
   commandStart,
 ];
 const DEFAULT_ROUNDS = 7;

@@ -48,8 +48,8 @@ i=0; while :; do i=$((i+1)); echo "COUNT $i"; done`;
     });
   }
 
-  async boot(name: string): Promise<RunningQemu> {
-    const qemu = await this.start(name);
+  async boot(name: string, args: readonly string[] = []): Promise<RunningQemu> {
+    const qemu = await this.start(name, args);
     await qemu.waitForSerial(/FILLED[\s\S]*COUNT 10\n/, TIMEOUT_MS);
     return qemu;
   }
@@ -76,7 +76,7 @@ export async function command(path: string, ...commands: readonly [string, Recor
     await client.request(name, { answer: z.unknown(), arguments: given, timeoutMs: TIMEOUT_MS });
 }
 
-/** QEMU's own save of a VM that runs, to its end; the VM stands still for nearly all of it, and goes on afterwards. */
+/** QEMU's own save of a VM that runs, to its end; it goes on afterwards. Unless live, it stands still for nearly all of it. */
 export async function qemuSave(path: string, uri: string, options: QemuFileOptions): Promise<void> {
   using client = await QmpClient.connect(path);
   const ask = (name: string, given: Record<string, unknown> = {}) =>
@@ -93,25 +93,32 @@ export async function qemuSave(path: string, uri: string, options: QemuFileOptio
     if (status === "completed") break;
     if (status === "failed")
       throw new Error(`QEMU's own save failed: ${JSON.stringify(await ask("query-migrate"))}`);
-    await Bun.sleep(20);
+    await Bun.sleep(1);
   }
   await ask("cont");
 }
 
 export interface QemuFileOptions {
-  readonly mappedRam: boolean;
+  readonly mappedRam?: boolean;
+  /** With QEMU's own limit for the downtime. */
+  readonly isLive?: boolean;
 }
 
-export function capabilitiesOf({ mappedRam }: QemuFileOptions) {
+export function capabilitiesOf({ mappedRam = false }: QemuFileOptions) {
   return ["mapped-ram", "multifd"].map((capability) => ({ capability, state: mappedRam }));
 }
 
-export function parametersOf({ mappedRam }: QemuFileOptions): Record<string, unknown> {
+export function parametersOf({ mappedRam, isLive }: QemuFileOptions): Record<string, unknown> {
   return {
     "max-bandwidth": 2 ** 40,
-    "downtime-limit": 2_000_000,
+    "downtime-limit": isLive ? 300 : 2_000_000,
     ...(mappedRam ? { "multifd-channels": 2 } : {}),
   };
 }
 
 export const vhuWords = (...words: string[]): string[] => [...PROGRAM, ...words];
+
+export async function run(words: readonly string[]): Promise<void> {
+  const child = Bun.spawn([...words], { stdout: "ignore", stderr: "inherit" });
+  if ((await child.exited) !== 0) throw new Error(`${words.join(" ")} failed`);
+}
