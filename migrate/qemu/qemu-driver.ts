@@ -147,8 +147,8 @@ export class QemuDriver implements VmDriver {
     this.#closeOutgoing();
     if (status !== "completed")
       throw new PeerError(`QEMU took the end of the save for "${status}", and goes on`);
+    // The VM stands still and waits for the other host: settings that nobody needs here any more are not put back.
     this.#isReleased = true;
-    await this.#restoreSettings();
   }
 
   async #copy(

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { PROGRAM, type Ran, runVhu } from "../bin/run-vhu.ts";
@@ -12,6 +12,7 @@ import {
   startListening,
   waitForBeats,
 } from "../support/living-guest.ts";
+import { qemusWith } from "../support/processes-with.ts";
 
 const peers = requirePeers(["qemu-system-x86_64", "guest-kernel", "busybox"]);
 
@@ -34,20 +35,6 @@ const vhu = (words: readonly string[], state = "state"): Promise<Ran> =>
 async function save(qemu: RunningQemu): Promise<void> {
   expect(await vhu(["save", "--stop", `qmp:${qemu.qmpPath}`, file])).toMatchObject({ status: 0, stderr: "" });
   await qemu.waitForExit(BOOT_TIMEOUT_MS);
-}
-
-/** Of processes that have a word in their command line. */
-function pidsWith(word: string): string[] {
-  const found: string[] = [];
-  for (const pid of readdirSync("/proc").filter((name) => /^[0-9]+$/.test(name))) {
-    try {
-      const words = readFileSync(join("/proc", pid, "cmdline"), "utf8");
-      if (words.includes("qemu-system") && words.includes(word)) found.push(pid);
-    } catch {
-      // It ended meanwhile.
-    }
-  }
-  return found;
 }
 
 test.skipIf(!peers)(
@@ -126,7 +113,7 @@ test.skipIf(!peers)(
     const damaged = join(dir, "damaged.vhu");
     writeFileSync(damaged, bytes);
     expect(await vhu(["load", ...socket, damaged])).toMatchObject({ status: 3 });
-    expect(pidsWith(dir)).toEqual([]);
+    expect(qemusWith(dir)).toEqual([]);
     // After a SIGKILL of vhu nobody is left to end QEMU, so it ends by itself.
     const words = ["migrate", "load", "--json", ...socket, file];
     const child = Bun.spawn([...PROGRAM, ...words], {
@@ -139,11 +126,11 @@ test.skipIf(!peers)(
     child.kill("SIGKILL");
     await child.exited;
     const deadline = performance.now() + BOOT_TIMEOUT_MS;
-    while (pidsWith(dir).length > 0 && performance.now() < deadline) await Bun.sleep(20);
-    expect(pidsWith(dir)).toEqual([]);
+    while (qemusWith(dir).length > 0 && performance.now() < deadline) await Bun.sleep(20);
+    expect(qemusWith(dir)).toEqual([]);
     expect(await vhu(["load", "--qemu", "/bin/false", ...socket, file])).toMatchObject({ status: 5 });
     expect(await vhu(["load", "--qemu", "/nonexistent", ...socket, file])).toMatchObject({ status: 1 });
-    expect(pidsWith(dir)).toEqual([]);
+    expect(qemusWith(dir)).toEqual([]);
   },
   3 * BOOT_TIMEOUT_MS,
 );

@@ -19,6 +19,8 @@ export interface QemuOptions {
   readonly appendSerial?: boolean;
   /** What to run QEMU by, e.g. ["ip", "netns", "exec", "a"]. */
   readonly within?: readonly string[];
+  /** No backend for the memory: QEMU makes one itself, which is not shared. */
+  readonly hasPlainMemory?: boolean;
   /** Names the files in `dir`, for several QEMUs in one folder. Default "qemu". */
   readonly name?: string;
 }
@@ -92,8 +94,9 @@ function machineArguments(options: QemuOptions, paths: { serial: string; qmp: st
   return [
     ...["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"],
     // hpet=off and rdrand: without them the boot under TCG takes seconds longer.
-    ...["-machine", "q35,memory-backend=mem,hpet=off", "-accel", "tcg", "-cpu", "qemu64,+rdrand"],
-    ...["-m", `${size}`, "-object", memory],
+    ...["-machine", `q35${options.hasPlainMemory ? "" : ",memory-backend=mem"},hpet=off`],
+    ...["-accel", "tcg", "-cpu", "qemu64,+rdrand", "-m", `${size}`],
+    ...(options.hasPlainMemory ? [] : ["-object", memory]),
     ...[
       "-chardev",
       `file,id=serial0,path=${paths.serial}${options.appendSerial ? ",append=on" : ""}`,
