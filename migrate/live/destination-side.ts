@@ -1,4 +1,5 @@
 import { PeerError, VhuError } from "../../src/errors.ts";
+import { isRunning, type ProcessIdentity } from "../../src/sys/mod.ts";
 import type { VmDriver } from "../driver.ts";
 import type { Operation } from "../operations/mod.ts";
 import {
@@ -8,6 +9,7 @@ import {
   onDestinationEvent,
 } from "./handover/destination-handover.ts";
 import type { DestinationEffect, DestinationMessage, SourceMessage } from "./handover/handover-messages.ts";
+import { hasEnded } from "./handover/has-ended.ts";
 import type { LiveMessage } from "./messages.ts";
 import type { Session } from "./session.ts";
 
@@ -51,7 +53,15 @@ export class DestinationSide {
 
   /** What the source said, if it is about the hand-over. @throws PeerError for anything else */
   async hear(message: LiveMessage): Promise<void> {
+    const process = this.#vmProcess;
+    // Taken and then found dead, it would be lost; dropped before, the source takes it back.
+    if (this.name === "loaded" && process !== undefined && !isRunning(process))
+      await this.give({ type: "vm-died" });
     await this.give({ type: "message", message: sourceMessage(message) });
+  }
+
+  get #vmProcess(): ProcessIdentity | undefined {
+    return this.operation.record.facts.started?.[0];
   }
 
   async #perform(effect: DestinationEffect): Promise<void> {
@@ -90,7 +100,9 @@ export class DestinationSide {
       this.figures.resumeMs = performance.now() - startMs;
       this.#later.push({ type: "resumed" });
     } catch (error) {
-      this.#later.push({ type: "resume-failed", reason: (error as Error).message });
+      if (!(error instanceof VhuError)) throw error;
+      const isGone = await hasEnded(this.#vmProcess);
+      this.#later.push(isGone ? { type: "vm-died" } : { type: "resume-failed", reason: error.message });
     }
   }
 

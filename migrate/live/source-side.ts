@@ -2,6 +2,7 @@ import { PeerError, VhuError } from "../../src/errors.ts";
 import type { VmDriver } from "../driver.ts";
 import type { Operation } from "../operations/mod.ts";
 import type { DestinationMessage, SourceEffect } from "./handover/handover-messages.ts";
+import { hasEnded } from "./handover/has-ended.ts";
 import {
   onSourceEvent,
   type SourceEvent,
@@ -82,7 +83,9 @@ export class SourceSide {
       await this.driver.release();
       this.#later.push({ type: "released" });
     } catch (error) {
-      this.#later.push({ type: "release-failed", reason: (error as Error).message });
+      if (!(error instanceof VhuError)) throw error;
+      const isGone = await hasEnded(this.operation.record.facts.vmProcess);
+      this.#later.push(isGone ? { type: "vm-died" } : { type: "release-failed", reason: error.message });
     }
   }
 
