@@ -23,7 +23,7 @@ export interface SaveOptions extends PrecopyOptions {
   readonly labels?: Readonly<Record<string, string>> | undefined;
   /** An earlier snapshot of the machine: only what changed since is stored. Stays open during the save. */
   readonly base?: SnapshotReader | undefined;
-  /** Let the machine note what changes from now on, where it can: a save that is based on this one is fast then. */
+  /** Prepare for a save that is based on this one: with a hash of each page, and the machine notes what changes where it can. */
   readonly track?: boolean | undefined;
   /** From `newFileKey`: encrypts the snapshot. */
   readonly fileKey?: NewFileKey | undefined;
@@ -51,11 +51,11 @@ export async function saveMachine(
   requirePassed(await driver.preflight());
   const { name, runState, pid } = await driver.describe();
   const header = { writer: options.writer, runState, machine: { name }, labels: { ...options.labels } };
-  const { base, fileKey, operation } = options;
+  const { base, fileKey, operation, track: pageHashes } = options;
   using writer =
     typeof target === "string"
-      ? SnapshotWriter.toFile(target, header, { base, fileKey })
-      : SnapshotWriter.toFd(target, header, { base, fileKey });
+      ? SnapshotWriter.toFile(target, header, { base, fileKey, pageHashes })
+      : SnapshotWriter.toFd(target, header, { base, fileKey, pageHashes });
   let isDone = false;
   operation?.phase("saving", factsOf(name, runState, pid));
   try {
@@ -98,7 +98,7 @@ function factsOf(
 }
 
 async function noteSaved(driver: VmDriver, root: string): Promise<string | undefined> {
-  if (driver.noteSaved === undefined) return "this kind of machine cannot say what changes";
+  if (driver.noteSaved === undefined) return "this kind of machine has none";
   return await driver.noteSaved(root);
 }
 

@@ -144,6 +144,8 @@ export const MAX_SNAPSHOT_KEYS = 16;
 export const MAX_SNAPSHOT_CHAIN = 32;
 /** Files beside a snapshot that are looked at when its parent was renamed. */
 export const MAX_SNAPSHOT_SIBLINGS = 1000;
+/** Memory of a machine whose pages' hashes are kept for the next incremental snapshot: 256 MiB of hashes, and those of the base. */
+export const MAX_SNAPSHOT_HASHED_BYTES = 64 * GiB;
 /** The table in which a writer finds duplicate pages: enough for 8 GiB of different pages; with more, fewer are found. */
 export const MAX_SNAPSHOT_PAGE_TABLE_BYTES = 64 * MiB;
 /** The log of one operation: a line for each phase, of which a hand-over has some twenty, with at most a few KiB each. */

@@ -75,7 +75,10 @@ what was there stays.`,
     .option("--disks <how>", DISKS_OPTION)
     .option("--type <type>", "what kind of device a unix: back-end is, e.g. fs; the protocol does not tell")
     .option("--base <file>", "an earlier snapshot of the machine: store only what changed since; keep both")
-    .option("--track", "note what changes from now on, so that a later save with --base FILE is fast")
+    .option(
+      "--track",
+      "prepare for --base FILE: with a hash of each page, and a dirty log where the machine has one",
+    )
     .option("--encrypt-to <recipient>", "encrypt to an age recipient (age1…); may be repeated", collect)
     .option("--passphrase-file <file>", "encrypt with the passphrase in a file; may be repeated", collect)
     .option("--identity <file>", "age keys for an encrypted --base; may be repeated", collect)
@@ -159,7 +162,9 @@ function report({ output }: CommandContext, file: string, result: SaveResult, mi
       ...(totalBytes > 0 ? [`  memory ${formatBytes(totalBytes)}`] : []),
       ...devices.map((device) => `  ${device.name}: ${formatBytes(device.stateBytes)} of device state`),
       `  root ${root}`,
-      ...(trackObstacle === undefined ? [] : [`  changes are not noted: ${trackObstacle}`]),
+      ...(trackObstacle === undefined
+        ? []
+        : [`  no dirty log (${trackObstacle}): a save with --base goes by the hashes of pages`]),
     ],
   );
 }

@@ -4,7 +4,7 @@ import { PeerError, StateError } from "../../src/errors.ts";
 import { DEFAULT_TRANSFER_IDLE_TIMEOUT_MS, MAX_SNAPSHOT_WORKERS } from "../../src/limits.ts";
 import { addressOf } from "../../src/sys/mod.ts";
 import { CompressionSlots, Counter, SlotState } from "./compression-slots.ts";
-import type { CompressionSetup, ParentSetup } from "./compression-worker.ts";
+import type { CompressionSetup, HashSetup, ParentSetup } from "./compression-worker.ts";
 import type { PlacedWindow } from "./extent-writer.ts";
 import type { PackedWindow } from "./pack-window.ts";
 import type { PageTable } from "./page-table.ts";
@@ -13,12 +13,13 @@ import type { PageTable } from "./page-table.ts";
 const SLOTS_PER_WORKER = 12;
 
 /** Gets a window's frame in `room` until it returns; `undefined` for a window that no Worker has done. */
-type Take = (packed: PackedWindow | undefined, room: Uint8Array) => void;
+type Take = (packed: PackedWindow | undefined, room: Uint8Array, pageHashes: BigUint64Array) => void;
 
 export interface PoolSetup {
   readonly level: number;
   readonly pages: PageTable;
   readonly parent: ParentSetup | undefined;
+  readonly hashes: HashSetup | undefined;
 }
 
 interface Job {
@@ -69,7 +70,7 @@ export class CompressionPool implements Disposable {
 
   /** What no Worker has begun is given back; the rest comes when it is done. */
   cancel(): void {
-    for (const { take } of this.#waiting.splice(0)) take(undefined, NO_ROOM);
+    for (const { take } of this.#waiting.splice(0)) take(undefined, NO_ROOM, NO_HASHES);
   }
 
   /** Waits in line until no Worker has anything to do: nobody looks at the memory of a window then. */
@@ -104,7 +105,7 @@ export class CompressionPool implements Disposable {
       const state = Atomics.load(this.#slots.counters, this.#slots.stateIndex(this.#first));
       if (state === SlotState.posted) return;
       const packed = state === SlotState.done ? this.#slots.packed(this.#first) : undefined;
-      job.take(packed, this.#slots.room(this.#first));
+      job.take(packed, this.#slots.room(this.#first), this.#slots.pageHashes(this.#first));
       this.#posted.shift();
       this.#first += 1;
     }
@@ -162,11 +163,12 @@ export class CompressionPool implements Disposable {
     this.#onFault(error);
     this.cancel();
     this.#first += this.#posted.length;
-    for (const { take } of this.#posted.splice(0)) take(undefined, NO_ROOM);
+    for (const { take } of this.#posted.splice(0)) take(undefined, NO_ROOM, NO_HASHES);
   }
 }
 
 const NO_ROOM = new Uint8Array(0);
+const NO_HASHES = new BigUint64Array(0);
 
 function idle(): PeerError {
   return new PeerError(`the compression Workers did nothing for ${DEFAULT_TRANSFER_IDLE_TIMEOUT_MS} ms`);

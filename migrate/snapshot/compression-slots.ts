@@ -4,6 +4,7 @@
  */
 import { MEMORY_PAGE_BYTES } from "./manifest.ts";
 import { type PackedRun, type PackedWindow, WINDOW_PAGES, WINDOW_ROOM_BYTES } from "./pack-window.ts";
+import { PAGE_HASH_BYTES } from "./page-hashes.ts";
 
 export const SlotState = { free: 0, posted: 1, done: 2, failed: 3 } as const;
 
@@ -38,7 +39,9 @@ const RUN_BYTES = 20;
 const RUN_KINDS = ["zero", "parent", "data", "duplicate"] as const;
 /** After the runs: a byte for each page, whether it is known to be as in the parent. */
 const FLAGS_START = SLOT_HEAD_BYTES + WINDOW_PAGES * RUN_BYTES;
-const ROOM_START = FLAGS_START + WINDOW_PAGES;
+/** Then the hashes of the pages. */
+const HASHES_START = Math.ceil((FLAGS_START + WINDOW_PAGES) / 8) * 8;
+const ROOM_START = HASHES_START + WINDOW_PAGES * PAGE_HASH_BYTES;
 const SLOT_BYTES = Math.ceil((ROOM_START + WINDOW_ROOM_BYTES) / 64) * 64;
 
 /** A window: where it is in this process, and in its region. */
@@ -112,6 +115,11 @@ export class CompressionSlots {
   /** Where a job's frame is. */
   room(job: number): Uint8Array {
     return this.#rooms[job % this.count] as Uint8Array;
+  }
+
+  /** Of a job's pages, two words for each. */
+  pageHashes(job: number): BigUint64Array {
+    return new BigUint64Array(this.#memory, this.#start(job) + HASHES_START, 2 * WINDOW_PAGES);
   }
 
   packed(job: number): PackedWindow {

@@ -5,7 +5,9 @@ import { createZstd } from "./compression.ts";
 import { CompressionSlots, Counter, SlotState } from "./compression-slots.ts";
 import { FileInput, type SharedInput } from "./file-input.ts";
 import { LoadTable } from "./load-table.ts";
+import type { SnapshotRegion } from "./manifest.ts";
 import { WindowPacker } from "./pack-window.ts";
+import { PageHashes } from "./page-hashes.ts";
 import { PageTable } from "./page-table.ts";
 import { ParentPages } from "./parent-pages.ts";
 
@@ -15,18 +17,32 @@ export interface ParentSetup {
   readonly files: readonly SharedInput[];
 }
 
+/** Pages are hashed, and compared with the parent's where it has hashes. */
+export interface HashSetup {
+  readonly key: Uint8Array;
+  readonly parent:
+    | { readonly memory: SharedArrayBuffer; readonly regions: readonly SnapshotRegion[] }
+    | undefined;
+}
+
 export interface CompressionSetup {
   readonly memory: SharedArrayBuffer;
   readonly level: number;
   /** Of the table of pages. */
   readonly pages: SharedArrayBuffer;
   readonly parent: ParentSetup | undefined;
+  readonly hashes: HashSetup | undefined;
 }
 
-const { memory, level, pages, parent } = workerData as CompressionSetup;
+const { memory, level, pages, parent, hashes } = workerData as CompressionSetup;
 const slots = new CompressionSlots(memory);
 const { counters } = slots;
-const packer = new WindowPacker(createZstd(level), new PageTable(pages), parentOf(parent));
+const packer = new WindowPacker(createZstd(level), {
+  pages: new PageTable(pages),
+  parent: parentOf(parent),
+  hashKey: hashes?.key,
+  parentHashes: hashes?.parent && new PageHashes(hashes.parent.regions, hashes.key, hashes.parent.memory),
+});
 for (;;) {
   const job = Atomics.add(counters, Counter.taken, 1);
   if (!waitUntilPosted(job)) break;
@@ -54,6 +70,7 @@ function work(job: number): boolean {
     const plain = new Uint8Array(mapping.window(0, sizeBytes));
     const window = { ...known, plain, address: isLookedUp ? address : 0 };
     slots.setPacked(job, packer.pack(window, slots.room(job)));
+    if (hashes !== undefined) slots.pageHashes(job).set(packer.pageHashes);
     return true;
   } catch {
     return false;

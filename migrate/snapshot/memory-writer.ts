@@ -3,14 +3,16 @@ import { MAX_SNAPSHOT_FRAME_BYTES } from "../../src/limits.ts";
 import { addressOf } from "../../src/sys/mod.ts";
 import { createZstd, DEFAULT_LEVEL } from "./compression.ts";
 import { CompressionPool } from "./compression-pool.ts";
-import type { ParentSetup } from "./compression-worker.ts";
+import type { HashSetup, ParentSetup } from "./compression-worker.ts";
 import type { Extent } from "./extent.ts";
 import { ExtentWriter, type PlacedWindow } from "./extent-writer.ts";
+import { HashKeeper } from "./hash-keeper.ts";
 import type { MemoryStats } from "./index-table.ts";
 import { livingExtents } from "./living-extents.ts";
 import { LoadTable } from "./load-table.ts";
 import { MEMORY_PAGE_BYTES, type SnapshotRegion } from "./manifest.ts";
 import { type PackedWindow, WINDOW_ROOM_BYTES, WindowPacker } from "./pack-window.ts";
+import { PageHashes } from "./page-hashes.ts";
 import { PageTable } from "./page-table.ts";
 import { ParentPages } from "./parent-pages.ts";
 import { PendingWrite } from "./pending-write.ts";
@@ -30,6 +32,8 @@ export interface MemoryWriterOptions {
   readonly hasSharedFrames?: boolean | undefined;
   /** Of a record. */
   readonly maxBatchExtents?: number | undefined;
+  /** Whether pages are hashed, for a snapshot that is based on this one; with a base that has hashes they are. */
+  readonly keepsHashes?: boolean | undefined;
 }
 
 /** Turns memory into extents of zeros, duplicates and zstd frames, and writes them in batches. */
@@ -52,17 +56,31 @@ export class MemoryWriter implements Disposable {
   readonly #pending = new Set<PendingWrite>();
   /** Why a window could not be written: nothing is written any more. */
   #failure: { readonly error: unknown } | undefined;
+  readonly #keepsHashes: boolean;
+  #baseHashes: PageHashes | undefined;
+  #keeper: HashKeeper | undefined;
 
   constructor(output: RecordOutput, isReadable: boolean, options: MemoryWriterOptions = {}) {
     const { base, level = DEFAULT_LEVEL, hasSharedFrames = true, maxBatchExtents } = options;
     this.#base = base;
     this.#level = level;
     this.#hasSharedFrames = hasSharedFrames;
+    this.#keepsHashes = options.keepsHashes ?? false;
     this.#extents = new ExtentWriter(output, isReadable, maxBatchExtents);
   }
 
   setRegions(regions: readonly SnapshotRegion[]): void {
     this.#regions = new Map(regions.map((region) => [region.id, region]));
+    if (!PageHashes.fits(regions)) return;
+    this.#baseHashes = this.#base?.pageHashes();
+    // Pages that are left to a base without hashes would have none.
+    if (this.#base === undefined ? this.#keepsHashes : this.#baseHashes !== undefined)
+      this.#keeper = new HashKeeper(regions, this.#baseHashes);
+  }
+
+  /** Of all pages, once all is written; undefined where there are none. */
+  get pageHashes(): PageHashes | undefined {
+    return this.#keeper?.hashes;
   }
 
   nextPass(): number {
@@ -180,9 +198,12 @@ export class MemoryWriter implements Disposable {
   #poolThat(compares: boolean): CompressionPool {
     const known = this.#pools.get(compares);
     if (known !== undefined) return known;
+    // Windows of two pools are not placed in the order of their calls.
+    if (this.#pools.size > 0) this.#keeper = undefined;
     this.#pages ??= PageTable.allocate(0);
     const parent = compares ? this.#parentSetup() : undefined;
-    const pool = new CompressionPool({ level: this.#level, pages: this.#pages, parent }, (error) => {
+    const setup = { level: this.#level, pages: this.#pages, parent, hashes: this.#hashSetup(compares) };
+    const pool = new CompressionPool(setup, (error) => {
       this.#failure ??= { error };
     });
     this.#pools.set(compares, pool);
@@ -194,10 +215,10 @@ export class MemoryWriter implements Disposable {
     const pending = new PendingWrite(windows.length);
     this.#pending.add(pending);
     for (const window of windows) {
-      pool.submit(window, (packed, room) => {
+      pool.submit(window, (packed, room, pageHashes) => {
         this.#attempt(() => {
           if (packed === undefined) this.#packHere(window);
-          else this.#extents.place(window, packed, room);
+          else this.#place(window, packed, room, pageHashes);
         });
         pending.oneDone();
       });
@@ -227,9 +248,32 @@ export class MemoryWriter implements Disposable {
   /** One window on this thread. */
   #packHere(window: PlacedWindow): void {
     this.#room ??= new Uint8Array(WINDOW_ROOM_BYTES);
-    this.#packer ??= new WindowPacker(createZstd(this.#level), this.#pages, this.#parentPages());
+    this.#packer ??= new WindowPacker(createZstd(this.#level), {
+      pages: this.#pages,
+      parent: this.#baseHashes === undefined ? this.#parentPages() : undefined,
+      parentHashes: this.#baseHashes,
+      hashKey: this.#hashKey,
+    });
     const packed: PackedWindow = this.#packer.pack(window, this.#room);
-    this.#extents.place(window, packed, this.#room);
+    this.#place(window, packed, this.#room, this.#packer.pageHashes);
+  }
+
+  #place(window: PlacedWindow, packed: PackedWindow, room: Uint8Array, pageHashes: BigUint64Array): void {
+    this.#extents.place(window, packed, room);
+    this.#keeper?.window(window, pageHashes);
+  }
+
+  #hashSetup(compares: boolean): HashSetup | undefined {
+    const key = this.#hashKey;
+    if (key === undefined) return undefined;
+    const regions = [...this.#regions.values()];
+    const parent =
+      compares && this.#baseHashes !== undefined ? { memory: this.#baseHashes.memory, regions } : undefined;
+    return { key, parent };
+  }
+
+  get #hashKey(): Uint8Array | undefined {
+    return this.#keeper?.hashes.key ?? this.#baseHashes?.key;
   }
 
   #windowsOf(offset: number, bytes: Uint8Array): { start: number; sizeBytes: number }[] {
@@ -246,10 +290,14 @@ export class MemoryWriter implements Disposable {
   #bare(kind: "zero" | "parent", regionId: number, offset: number, sizeBytes: number): void {
     this.#expectNoFailure();
     this.#extents.bare(kind, { regionId, passNumber: this.#passNumber, offset, sizeBytes });
+    // What an earlier pass has under way would come later: then it is not known what the last content is.
+    if (this.#passNumber > 0 && this.#pending.size > 0) this.#keeper = undefined;
+    else if (kind === "zero") this.#keeper?.hole(regionId, offset, sizeBytes);
+    else this.#keeper?.unchanged(regionId, offset, sizeBytes);
   }
 
   #parentSetup(): ParentSetup | undefined {
-    if (this.#base === undefined) return undefined;
+    if (this.#base === undefined || this.#baseHashes !== undefined) return undefined;
     this.#baseTable ??= tableOf(this.#base);
     return { table: this.#baseTable.memory, files: this.#base.inputs.map((input) => input.share()) };
   }

@@ -2,6 +2,7 @@ import { MAX_SNAPSHOT_FRAME_BYTES } from "../../src/limits.ts";
 import { xxh3 } from "../../src/state/mod.ts";
 import { frameBoundBytes, type Zstd } from "./compression.ts";
 import { MEMORY_PAGE_BYTES } from "./manifest.ts";
+import { PageHasher, type PageHashes } from "./page-hashes.ts";
 import type { PagePlace, PageTable } from "./page-table.ts";
 import type { ParentPages } from "./parent-pages.ts";
 import { zeroRuns } from "./zero-runs.ts";
@@ -45,6 +46,16 @@ interface WindowRun {
   readonly kind: "zero" | "parent" | "data";
 }
 
+export interface PackerSetup {
+  /** Where duplicates are looked up, and pages added. */
+  readonly pages?: PageTable | undefined;
+  /** What the window is compared with: the bytes of the parent, or its hashes. */
+  readonly parent?: ParentPages | undefined;
+  readonly parentHashes?: PageHashes | undefined;
+  /** Pages are hashed with it. */
+  readonly hashKey?: Uint8Array | undefined;
+}
+
 /**
  * Cuts up to 1 MiB of pages into runs, and compresses what is new in it into `room`, as one frame. Its pages are then known
  * to all who look.
@@ -53,18 +64,20 @@ export class WindowPacker {
   readonly #zstd: Zstd;
   readonly #pages: PageTable | undefined;
   readonly #parent: ParentPages | undefined;
+  readonly #hasher: PageHasher | undefined;
+  readonly #parentHashes: PageHashes | undefined;
+  /** Of the pages of the window that was packed last, two words each, where pages are hashed. */
+  readonly pageHashes = new BigUint64Array(2 * WINDOW_PAGES);
   #packed: Uint8Array | undefined;
   /** Of the pages of the window at hand that are new. */
   readonly #hashes: bigint[] = [];
 
-  /**
-   * @param pages Where duplicates are looked up, and pages added, if they are.
-   * @param parent What the window is compared with, if it is.
-   */
-  constructor(zstd: Zstd, pages?: PageTable, parent?: ParentPages) {
+  constructor(zstd: Zstd, { pages, parent, hashKey, parentHashes }: PackerSetup = {}) {
     this.#zstd = zstd;
     this.#pages = pages;
     this.#parent = parent;
+    this.#hasher = hashKey && new PageHasher(hashKey);
+    this.#parentHashes = parentHashes;
   }
 
   pack(window: PlainWindow, room: Uint8Array): PackedWindow {
@@ -104,8 +117,10 @@ export class WindowPacker {
   }
 
   /** What is as in the parent, what is zero, and the rest. */
-  #runs({ plain, regionId, offset, unchanged }: PlainWindow): WindowRun[] {
-    const same = unchanged ?? this.#parent?.same(regionId, offset, plain);
+  #runs(window: PlainWindow): WindowRun[] {
+    const { plain, regionId, offset } = window;
+    this.#hashPages(window);
+    const same = window.unchanged ?? this.#sameByHash(window) ?? this.#parent?.same(regionId, offset, plain);
     if (same === undefined) return zerosAndData(plain, 0, plain.length);
     const runs: WindowRun[] = [];
     for (let page = 0; page < same.length; ) {
@@ -116,6 +131,25 @@ export class WindowPacker {
       else runs.push(...zerosAndData(plain, from, to));
     }
     return runs;
+  }
+
+  #hashPages({ plain, unchanged }: PlainWindow): void {
+    const hasher = this.#hasher;
+    if (hasher === undefined) return;
+    for (let page = 0; page * MEMORY_PAGE_BYTES < plain.length; page += 1) {
+      if (unchanged?.[page] === 1) continue;
+      const at = page * MEMORY_PAGE_BYTES;
+      hasher.hash(plain.subarray(at, at + MEMORY_PAGE_BYTES), this.pageHashes, page);
+    }
+  }
+
+  #sameByHash({ plain, regionId, offset }: PlainWindow): Uint8Array | undefined {
+    const theirs = this.#parentHashes?.range(regionId, offset, plain.length);
+    if (theirs === undefined) return undefined;
+    const ours = this.pageHashes;
+    return Uint8Array.from({ length: theirs.length / 2 }, (_, page) =>
+      ours[2 * page] === theirs[2 * page] && ours[2 * page + 1] === theirs[2 * page + 1] ? 1 : 0,
+    );
   }
 
   /** Neighbours in the window that are neighbours in a frame, too, are one run. */

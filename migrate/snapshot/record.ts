@@ -25,6 +25,8 @@ export const RecordType = {
   parent: 8,
   /** Reserved: one device's description on its own. */
   device: 9,
+  /** Optional: a hash of each page, for a snapshot that is based on this one. */
+  pageHashes: 10,
   index: 0xf0,
   /** Reserved: between index and end. */
   signature: 0xf1,

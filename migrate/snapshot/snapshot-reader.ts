@@ -11,6 +11,7 @@ import { HEADER_PREFIX_BYTES } from "./header.ts";
 import type { MemoryStats, StreamEntry } from "./index-table.ts";
 import { type LoadProgress, loadFrames } from "./load-pool.ts";
 import type { SnapshotHeader, SnapshotManifest, SnapshotRegion } from "./manifest.ts";
+import { PageHashes } from "./page-hashes.ts";
 import { type ParentLink, requireParentOf } from "./parent-link.ts";
 import {
   RECORD_CHECKSUM_BYTES,
@@ -151,6 +152,15 @@ export class SnapshotReader implements Disposable {
     }
     this.#parent = parent;
     return parent;
+  }
+
+  /** A hash of each page, where the file has them; for a writer that is based on this one. @throws FormatError */
+  pageHashes(): PageHashes | undefined {
+    const entries = this.#structure.index.records.filter(({ type }) => type === RecordType.pageHashes);
+    if (entries.length === 0) return undefined;
+    const input = this.#input;
+    const payloads = entries.values().map((entry) => openPayload(input, entry, readPayload(input, entry)));
+    return PageHashes.read(this.memoryMap, payloads);
   }
 
   /** The open file itself. */

@@ -33,6 +33,11 @@ export interface WriterOptions {
   readonly level?: number | undefined;
   /** The newest unless told. @see requireWritable */
   readonly formatVersion?: number | undefined;
+  /**
+   * Keep a hash of each page (16 bytes, 0.4 % of the memory), so that a snapshot that is based on this one need not read this
+   * one's memory to find what has changed. A base that has hashes passes them on without it.
+   */
+  readonly pageHashes?: boolean | undefined;
   /** For tests: how bytes get into the file. */
   readonly write?: WriteCall;
 }
@@ -71,7 +76,7 @@ export class SnapshotWriter implements Disposable {
   private constructor(
     output: RecordOutput,
     header: HeaderFields,
-    { base, fileKey, level, formatVersion = SNAPSHOT_VERSION }: WriterOptions,
+    { base, fileKey, level, pageHashes, formatVersion = SNAPSHOT_VERSION }: WriterOptions,
     target?: OutputFile,
   ) {
     requireWritable(formatVersion, { isIncremental: base !== undefined, isEncrypted: fileKey !== undefined });
@@ -80,7 +85,7 @@ export class SnapshotWriter implements Disposable {
     this.#machineName = header.machine?.name;
     this.#base = base;
     this.#memory = new MemoryWriter(output, target !== undefined, {
-      ...{ base, level },
+      ...{ base, level, keepsHashes: pageHashes },
       ...(formatVersion === 0 ? VERSION_0_MEMORY : {}),
     });
     const full = fullHeader(header);
@@ -230,6 +235,8 @@ export class SnapshotWriter implements Disposable {
     if (this.#streams.length !== this.#streamKeys.size)
       throw new UsageError("a state stream was never finished");
     const { extents, stats } = this.#memory.finish();
+    for (const payload of this.#memory.pageHashes?.payloads() ?? [])
+      this.#output.record(RecordType.pageHashes, 0, BigInt(this.#output.entries.length), payload);
     if (extents.length > MAX_SNAPSHOT_EXTENTS) {
       throw new UsageError(
         `${extents.length} extents are more than a snapshot can have (${MAX_SNAPSHOT_EXTENTS})`,
