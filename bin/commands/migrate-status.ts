@@ -8,6 +8,7 @@ import {
   type OperationState,
   OperationsLog,
 } from "../../migrate/mod.ts";
+import { VhuError } from "../../src/errors.ts";
 import { action, addCommand } from "../command.ts";
 import { lookAtMachine } from "../look-at-machine.ts";
 import { printable } from "../output/printable.ts";
@@ -60,8 +61,14 @@ async function reportOf(log: OperationsLog, listed: OperationRecord): Promise<Op
     const line = `${record.source} -> ${record.target}, ${record.phase}${percent}, process ${record.owner.pid}`;
     return { record, state, line };
   }
-  const assessment = await assessOperation(record, lookAtMachine);
-  return { record, state, line: assessment.line, assessment };
+  try {
+    const assessment = await assessOperation(record, lookAtMachine);
+    return { record, state, line: assessment.line, assessment };
+  } catch (error) {
+    // The other operations have their lines all the same.
+    if (error instanceof VhuError) return { record, state, line: `it cannot be judged: ${error.message}` };
+    throw error;
+  }
 }
 
 function documentOf({ record, state, line, assessment }: OperationReport) {

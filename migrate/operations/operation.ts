@@ -51,7 +51,7 @@ export class Operation implements Disposable {
     using stack = new DisposableStack();
     const temporaryPath = `${path}.tmp`;
     const fd = stack.use(openFile(temporaryPath, O.RDWR | O.CREAT | O.EXCL | O.APPEND));
-    lockBytes(fd, "write", 0, 1);
+    lock(fd);
     write(fd, entryLine(entry));
     syncFile(fd);
     renameSync(temporaryPath, path);
@@ -67,7 +67,7 @@ export class Operation implements Disposable {
   static takeUp(log: OperationsLog, id: string): Operation {
     using stack = new DisposableStack();
     const fd = stack.use(openFile(log.pathOf(id), O.RDWR | O.APPEND));
-    if (!lockBytes(fd, "write", 0, 1)) throw new StateError(`${id} is under way: another vhu holds it`);
+    if (!lock(fd)) throw new StateError(`${id} is under way: another vhu holds it`);
     const operation = new Operation(log, fd, log.read(id));
     // What was torn off when the process was killed ends here.
     write(fd, "\n");
@@ -118,6 +118,16 @@ export class Operation implements Disposable {
     write(this.fd, entryLine(entry));
     syncFile(this.fd);
     this.#record = withEntry(this.#record, entry);
+  }
+}
+
+/** Where the file system has no locks, the owner's process has to tell whether it lives. */
+function lock(fd: Fd): boolean {
+  try {
+    return lockBytes(fd, "write", 0, 1);
+  } catch (error) {
+    if (error instanceof SyscallError) return true;
+    throw error;
   }
 }
 

@@ -7,6 +7,7 @@ import { parseEntries } from "./entry-lines.ts";
 import { type OperationRecord, recordOf } from "./operation-record.ts";
 
 const SUFFIX = ".log";
+const UNFINISHED_MS = 60_000;
 /** "save-1f3a9c02" */
 const NAME = /^(?:save|load|send|receive)-[0-9a-f]{8}\.log$/;
 
@@ -87,9 +88,19 @@ export class OperationsLog {
         `${this.folder}, the log of operations; set XDG_STATE_HOME to a folder that can be written`,
       );
     }
+    this.#removeUnfinished();
     const ended = this.list().filter(({ outcome }) => outcome !== undefined);
     for (const { id } of ended.slice(MAX_ENDED_OPERATIONS)) {
       rmSync(this.pathOf(id), { force: true });
+    }
+  }
+
+  /** What a vhu that was killed in the middle of `begin` has left; a living one is done in a moment. */
+  #removeUnfinished(): void {
+    for (const name of readdirSync(this.folder).filter((each) => each.endsWith(`${SUFFIX}.tmp`))) {
+      const path = join(this.folder, name);
+      const { mtimeMs = Date.now() } = statSync(path, { throwIfNoEntry: false }) ?? {};
+      if (Date.now() - mtimeMs > UNFINISHED_MS) rmSync(path, { force: true });
     }
   }
 

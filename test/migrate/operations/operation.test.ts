@@ -7,6 +7,7 @@ import {
   readFileSync,
   rmSync,
   statSync,
+  utimesSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
@@ -154,6 +155,18 @@ describe("the log", () => {
     expect(log.list().map((record) => record.id)).toEqual([id]);
     expect(() => log.read("save-00000000")).toThrow("first entry is missing");
     expect(() => log.read("save-00000001")).toThrow("larger");
+  });
+
+  test("what a kill in the middle of begin has left goes away in time", () => {
+    interrupted();
+    const [old, young] = [
+      join(log.folder, "save-00000002.log.tmp"),
+      join(log.folder, "save-00000003.log.tmp"),
+    ];
+    for (const path of [old, young]) writeFileSync(path, "");
+    utimesSync(old, 1, 1);
+    interrupted();
+    expect([existsSync(old), existsSync(young)]).toEqual([false, true]);
   });
 
   test("the oldest that have ended are forgotten, never one that has not", () => {
