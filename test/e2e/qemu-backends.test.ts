@@ -236,7 +236,7 @@ async function expectRefusals(source: RunningQemu): Promise<void> {
   const inspected = await runVhu(["snapshot", "inspect", file], {
     env: { XDG_CONFIG_HOME: join(dir, "config") },
   });
-  expect(inspected.stdout).toMatch(/passed.*back-end c1.*load starts it/);
+  expect(inspected.stdout).toMatch(/✓ +back-end c1 +load starts it/);
   const dry = await vhu("load", "--dry-run", file);
   expectDone(dry);
   const commands = dry.stdout.trim().split("\n");

@@ -13,6 +13,7 @@ import { killOperations } from "../support/kill-operations.ts";
 import { killQemuOperations } from "../support/kill-qemu-operations.ts";
 import { killSaves } from "../support/kill-save.ts";
 import { describeRoundTrips, migrateThereAndBack } from "../support/migration-round-trips.ts";
+import { saveAndLoadSizes } from "../support/qemu-sizes.ts";
 import { measureStateTransfer } from "./state-transfer.ts";
 
 /** A long run; it throws when something is off. Add yours to the list. */
@@ -94,6 +95,11 @@ export const soaks: readonly Soak[] = [
     name: "qemu-migration",
     what: "QEMU migrates a busy guest with disk and network there and back 10 times",
     run: () => inFolder(async (dir) => describeRoundTrips(await migrateThereAndBack(dir, 10))),
+  },
+  {
+    name: "qemu-sizes",
+    what: "QEMU guests of 1, 2 and 8 GiB are saved, ended, and loaded by one command",
+    run: () => inFolder((dir) => saveAndLoadSizes(dir, [1, 2, 8])),
   },
 ];
 
