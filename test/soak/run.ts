@@ -12,6 +12,9 @@ import { damagedKinds, damageSnapshots } from "../support/damage-snapshots.ts";
 import { killOperations } from "../support/kill-operations.ts";
 import { killQemuOperations } from "../support/kill-qemu-operations.ts";
 import { killSaves } from "../support/kill-save.ts";
+import { hopNative } from "../support/live-hops.ts";
+import { killMigrations } from "../support/live-kills.ts";
+import { hopQemu } from "../support/live-qemu.ts";
 import { describeRoundTrips, migrateThereAndBack } from "../support/migration-round-trips.ts";
 import { saveAndLoadSizes } from "../support/qemu-sizes.ts";
 import { measureStateTransfer } from "./state-transfer.ts";
@@ -90,6 +93,21 @@ export const soaks: readonly Soak[] = [
     name: "blk-kills",
     what: "a guest writes while the daemon of its disk is killed 50 times",
     run: () => inFolder((dir) => killBlkUnderLoad(dir, 50)),
+  },
+  {
+    name: "live-native",
+    what: "a native machine under load moves between two hosts 100 times",
+    run: () => hopNative(100),
+  },
+  {
+    name: "live-qemu",
+    what: "a QEMU guest moves there and back 10 times, working on its memory and then on a disk",
+    run: async () => [await hopQemu("memory", 20), await hopQemu("disk", 20)],
+  },
+  {
+    name: "live-kills",
+    what: "200 migrations of which one part is killed or cut at a random moment",
+    run: () => killMigrations(20261125, 200),
   },
   {
     name: "qemu-migration",
