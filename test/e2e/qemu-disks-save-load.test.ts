@@ -139,7 +139,8 @@ test.skipIf(!peers)(
     const plain = await vhu("save", `qmp:${source.qmpPath}`, file);
     expect(plain).toMatchObject({ status: 4 });
     expect(plain.stderr).toContain("--disks");
-    expectDone(await vhu("save", "--disks", "overlay", `qmp:${source.qmpPath}`, join(dir, "first.vhu")));
+    const live = ["--live", "--disks", "overlay"];
+    expectDone(await vhu("save", ...live, `qmp:${source.qmpPath}`, join(dir, "first.vhu")));
     await waitForBeats(source, 2);
     const atSave = beats(source).length;
     expectDone(await vhu("save", "--disks", "overlay", `qmp:${source.qmpPath}`, file));

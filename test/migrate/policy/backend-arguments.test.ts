@@ -42,7 +42,6 @@ const refused: readonly [string, ...string[]][] = [
 test.each(refused)("refused by name: %s", (_, ...recorded) => {
   const last = recorded.at(-1)!;
   expect(() => backendArguments(recorded, policy)).toThrow(last.split("=")[0]!);
-  // Nor when it is this user's own, or a folder more is allowed, unless that is what it was about.
   expect(() => backendArguments(recorded, { roots: [] })).toThrow("is not run");
 });
 
