@@ -4,7 +4,7 @@
  */
 import { MEMORY_PAGE_BYTES } from "./manifest.ts";
 import { type PackedRun, type PackedWindow, WINDOW_PAGES, WINDOW_ROOM_BYTES } from "./pack-window.ts";
-import { PAGE_HASH_BYTES } from "./page-hashes.ts";
+import { PAGE_HASH_BYTES } from "./stored-hashes.ts";
 
 export const SlotState = { free: 0, posted: 1, done: 2, failed: 3 } as const;
 

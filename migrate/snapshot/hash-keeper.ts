@@ -1,21 +1,20 @@
 import { randomFillSync } from "node:crypto";
 import { MEMORY_PAGE_BYTES, type SnapshotRegion } from "./manifest.ts";
 import type { PlainWindow } from "./pack-window.ts";
-import { HASH_KEY_BYTES, PageHasher, PageHashes } from "./page-hashes.ts";
+import { PageHashes } from "./page-hashes.ts";
+import { HASH_KEY_BYTES } from "./stored-hashes.ts";
 
 /** The hashes of a snapshot that is being written, page by page as its content is decided. */
 export class HashKeeper {
   readonly hashes: PageHashes;
   /** Those of the base: what is as there keeps its hash. */
   readonly #base: PageHashes | undefined;
-  readonly #zero = new BigUint64Array(2);
 
   /** With a base that has hashes, its secret is taken over: only so can they be compared. */
   constructor(regions: readonly SnapshotRegion[], base: PageHashes | undefined) {
     this.#base = base;
     const key = base?.key ?? randomFillSync(new Uint8Array(HASH_KEY_BYTES));
     this.hashes = new PageHashes(regions, key);
-    new PageHasher(key).hash(new Uint8Array(MEMORY_PAGE_BYTES), this.#zero, 0);
   }
 
   /** @param fresh Two words for each page; those of pages that are known to be as in the base are not looked at. */
@@ -30,9 +29,7 @@ export class HashKeeper {
   }
 
   hole(regionId: number, offset: number, sizeBytes: number): void {
-    const range = this.hashes.range(regionId, offset, sizeBytes);
-    range.set(this.#zero);
-    for (let done = 2; done < range.length; done *= 2) range.copyWithin(done, 0, range.length - done);
+    this.hashes.setZero(regionId, offset, sizeBytes);
   }
 
   unchanged(regionId: number, offset: number, sizeBytes: number): void {

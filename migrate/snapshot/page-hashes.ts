@@ -1,14 +1,10 @@
-import { FormatError } from "../../src/errors.ts";
 import { MAX_SNAPSHOT_HASHED_BYTES } from "../../src/limits.ts";
-import { readU64, viewOf, writeU64 } from "./bytes.ts";
+import { viewOf, writeU64 } from "./bytes.ts";
+import type { Extent } from "./extent.ts";
 import { MEMORY_PAGE_BYTES, type SnapshotRegion } from "./manifest.ts";
+import { HEAD_BYTES, PAGE_HASH_BYTES, StoredHashes } from "./stored-hashes.ts";
 
-/** The halves of a page's hash: XXH3 with 64 bits and either half of the file's secret as its seed. */
-export const PAGE_HASH_BYTES = 16;
-export const HASH_KEY_BYTES = 16;
-/** u32 version = 0, u32 region, u64 first page, u8[16] secret; then the hashes. */
-const HEAD_BYTES = 16 + HASH_KEY_BYTES;
-/** Pages of one record: 16 MiB, for 4 GiB of memory. */
+/** Pages of one record, and at most one extent more: 16 MiB, for 4 GiB of data. */
 const RECORD_PAGES = 1 << 20;
 
 /** Hashes the pages of one thread. */
@@ -34,6 +30,7 @@ export class PageHashes {
   readonly key: Uint8Array;
   readonly #words: BigUint64Array;
   readonly #regions: readonly SnapshotRegion[];
+  readonly #zero = new BigUint64Array(2);
   /** Number of each region's first page. */
   readonly #starts = new Map<number, number>();
 
@@ -47,6 +44,7 @@ export class PageHashes {
     this.key = key;
     this.memory = memory ?? new SharedArrayBuffer(pages * PAGE_HASH_BYTES);
     this.#words = new BigUint64Array(this.memory);
+    new PageHasher(key).hash(new Uint8Array(MEMORY_PAGE_BYTES), this.#zero, 0);
   }
 
   /** Whether a machine is small enough that its hashes are held in memory. */
@@ -60,49 +58,86 @@ export class PageHashes {
     return this.#words.subarray(first, first + (2 * sizeBytes) / MEMORY_PAGE_BYTES);
   }
 
-  /** Payloads of the records that hold it. */
-  *payloads(): Generator<Uint8Array, void> {
-    for (const { id, sizeBytes } of this.#regions) {
-      const pages = sizeBytes / MEMORY_PAGE_BYTES;
-      for (let first = 0; first < pages; first += RECORD_PAGES) {
-        const count = Math.min(RECORD_PAGES, pages - first);
-        const words = this.range(id, first * MEMORY_PAGE_BYTES, count * MEMORY_PAGE_BYTES);
-        const payload = new Uint8Array(HEAD_BYTES + words.byteLength);
+  /** All pages of a range are zero. */
+  setZero(regionId: number, offset: number, sizeBytes: number): void {
+    const range = this.range(regionId, offset, sizeBytes);
+    range.set(this.#zero);
+    for (let done = 2; done < range.length; done *= 2) range.copyWithin(done, 0, range.length - done);
+  }
+
+  /**
+   * Payloads of the records that hold what nobody else knows: the hashes of pages of data.
+   *
+   * @param extentsOf The living extents of a region, in order.
+   */
+  *payloads(extentsOf: ExtentsOf): Generator<Uint8Array, void> {
+    for (const { id } of this.#regions) {
+      let first = 0;
+      for (const ranges of batches(extentsOf(id))) {
+        const pages = ranges.reduce((sum, { sizeBytes }) => sum + sizeBytes / MEMORY_PAGE_BYTES, 0);
+        const payload = new Uint8Array(HEAD_BYTES + pages * PAGE_HASH_BYTES);
         const view = viewOf(payload);
         view.setUint32(4, id, true);
         writeU64(view, 8, first);
         payload.set(this.key, 16);
-        payload.set(new Uint8Array(words.buffer, words.byteOffset, words.byteLength), HEAD_BYTES);
+        let at = HEAD_BYTES;
+        for (const { offset, sizeBytes } of ranges) {
+          payload.set(bytesOf(this.range(id, offset, sizeBytes)), at);
+          at += (sizeBytes / MEMORY_PAGE_BYTES) * PAGE_HASH_BYTES;
+        }
         yield payload;
+        first += pages;
       }
     }
   }
 
   /**
-   * What records hold, if they hold it for every page.
+   * What records hold, with zeros, and with the parent's where a page is as there; undefined if a page has none.
    *
    * @throws FormatError for records that cannot be
    */
-  static read(regions: readonly SnapshotRegion[], payloads: Iterable<Uint8Array>): PageHashes | undefined {
-    let hashes: PageHashes | undefined;
-    let missing = regions.reduce((sum, { sizeBytes }) => sum + sizeBytes / MEMORY_PAGE_BYTES, 0);
-    for (const payload of payloads) {
-      const view = viewOf(payload);
-      const count = (payload.length - HEAD_BYTES) / PAGE_HASH_BYTES;
-      if (!Number.isInteger(count) || count < 0) throw new FormatError("half a hash", "page hashes");
-      // A later version's: it is optional, and so not for us.
-      if (view.getUint32(0, true) !== 0) return undefined;
-      const region = regions.find(({ id }) => id === view.getUint32(4, true));
-      const first = readU64(view, 8);
-      if (region === undefined || first + count > region.sizeBytes / MEMORY_PAGE_BYTES)
-        throw new FormatError("hashes of pages that do not exist", "page hashes");
-      const key = payload.slice(16, HEAD_BYTES);
-      hashes ??= new PageHashes(regions, key);
-      if (Buffer.compare(hashes.key, key) !== 0) throw new FormatError("two secrets", "page hashes");
-      const range = hashes.range(region.id, first * MEMORY_PAGE_BYTES, count * MEMORY_PAGE_BYTES);
-      new Uint8Array(range.buffer, range.byteOffset, range.byteLength).set(payload.subarray(HEAD_BYTES));
-      missing -= count;
+  static read(
+    regions: readonly SnapshotRegion[],
+    extentsOf: ExtentsOf,
+    payloads: Iterable<Uint8Array>,
+    parent?: PageHashes,
+  ): PageHashes | undefined {
+    const stored = StoredHashes.of(payloads);
+    const key = stored?.key ?? parent?.key;
+    if (key === undefined || (parent !== undefined && Buffer.compare(parent.key, key) !== 0))
+      return undefined;
+    const hashes = new PageHashes(regions, key);
+    for (const { id } of regions) {
+      for (const { kind, offset, sizeBytes } of extentsOf(id)) {
+        const range = hashes.range(id, offset, sizeBytes);
+        const theirs = kind === "parent" ? parent?.range(id, offset, sizeBytes) : undefined;
+        if (kind === "zero") hashes.setZero(id, offset, sizeBytes);
+        else if (theirs !== undefined) range.set(theirs);
+        else if (kind === "parent" || stored?.take(id, bytesOf(range)) !== true) return undefined;
+      }
     }
-    return missing === 0 ? hashes : undefined;
+    stored?.expectEmpty();
+    return hashes;
   }
+}
+
+type ExtentsOf = (regionId: number) => readonly Pick<Extent, "kind" | "offset" | "sizeBytes">[];
+
+/** Ranges of data, so many at a time as go into one record. */
+function* batches(extents: ReturnType<ExtentsOf>): Generator<{ offset: number; sizeBytes: number }[], void> {
+  let batch: { offset: number; sizeBytes: number }[] = [];
+  let pages = 0;
+  for (const { kind, offset, sizeBytes } of extents) {
+    if (kind !== "data" && kind !== "duplicate") continue;
+    batch.push({ offset, sizeBytes });
+    pages += sizeBytes / MEMORY_PAGE_BYTES;
+    if (pages < RECORD_PAGES) continue;
+    yield batch;
+    [batch, pages] = [[], 0];
+  }
+  if (batch.length > 0) yield batch;
+}
+
+function bytesOf(words: BigUint64Array): Uint8Array {
+  return new Uint8Array(words.buffer, words.byteOffset, words.byteLength);
 }

@@ -1,4 +1,4 @@
-import { FormatError, UsageError } from "../../src/errors.ts";
+import { CompatibilityError, FormatError, UsageError } from "../../src/errors.ts";
 import { MAX_STATE_SECTION_BYTES } from "../../src/limits.ts";
 import { createZstd, type Zstd } from "./compression.ts";
 import type { Extent, Frame } from "./extent.ts";
@@ -157,10 +157,19 @@ export class SnapshotReader implements Disposable {
   /** A hash of each page, where the file has them; for a writer that is based on this one. @throws FormatError */
   pageHashes(): PageHashes | undefined {
     const entries = this.#structure.index.records.filter(({ type }) => type === RecordType.pageHashes);
-    if (entries.length === 0) return undefined;
     const input = this.#input;
     const payloads = entries.values().map((entry) => openPayload(input, entry, readPayload(input, entry)));
-    return PageHashes.read(this.memoryMap, payloads);
+    return PageHashes.read(this.memoryMap, (id) => this.extents(id), payloads, this.#parentHashes());
+  }
+
+  #parentHashes(): PageHashes | undefined {
+    try {
+      return this.openParent()?.pageHashes();
+    } catch (error) {
+      // It is missing: who has a dirty log can do without.
+      if (error instanceof CompatibilityError) return undefined;
+      throw error;
+    }
   }
 
   /** The open file itself. */

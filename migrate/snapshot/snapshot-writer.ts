@@ -235,7 +235,8 @@ export class SnapshotWriter implements Disposable {
     if (this.#streams.length !== this.#streamKeys.size)
       throw new UsageError("a state stream was never finished");
     const { extents, stats } = this.#memory.finish();
-    for (const payload of this.#memory.pageHashes?.payloads() ?? [])
+    const byRegion = Map.groupBy(extents, ({ regionId }) => regionId);
+    for (const payload of this.#memory.pageHashes?.payloads((id) => byRegion.get(id) ?? []) ?? [])
       this.#output.record(RecordType.pageHashes, 0, BigInt(this.#output.entries.length), payload);
     if (extents.length > MAX_SNAPSHOT_EXTENTS) {
       throw new UsageError(

@@ -125,7 +125,10 @@ test("of an encrypted base, too; and in windows too small for Workers", async ()
     writer.finish();
   }
   content.set(pages(1, 98), 7 * PAGE);
+  using locked = SnapshotReader.open(path);
+  expect(locked.pageHashes()).toBeUndefined();
   using reader = SnapshotReader.open(path);
+  reader.adoptParent(join(folder.path, "a.vhu"), { fileKey: fileKey.key });
   expectHashesOf(reader, content);
   expect(
     reader
@@ -168,20 +171,25 @@ test("a base without hashes leaves none; a zero of a later pass that overtakes a
 });
 
 test("records that cannot be are refused; those of a later version are not for us", () => {
+  const data = (sizeBytes: number) => () => [{ kind: "data", offset: 0, sizeBytes }] as const;
   const hashes = new PageHashes(map(2 * PAGE), new Uint8Array(16).fill(7));
-  const [payload] = [...hashes.payloads()] as [Uint8Array];
+  const [payload] = [...hashes.payloads(data(2 * PAGE))] as [Uint8Array];
+  const readAs = (sizeBytes: number, ...payloads: Uint8Array[]) =>
+    PageHashes.read(map(sizeBytes), data(sizeBytes), payloads);
   const read = (act: (bytes: Uint8Array, view: DataView) => void, ...more: Uint8Array[]) => {
     const bytes = payload.slice();
     act(bytes, new DataView(bytes.buffer));
-    return PageHashes.read(map(2 * PAGE), [bytes, ...more]);
+    return readAs(2 * PAGE, bytes, ...more);
   };
   expect(read(() => {})?.key).toEqual(hashes.key);
   expect(read((_, view) => view.setUint32(0, 1, true))).toBeUndefined();
-  expect(PageHashes.read(map(3 * PAGE), [payload])).toBeUndefined();
+  expect(readAs(3 * PAGE, payload)).toBeUndefined();
+  expect(readAs(2 * PAGE)).toBeUndefined();
   for (const act of [
-    () => PageHashes.read(map(2 * PAGE), [payload.subarray(0, 40)]),
-    () => PageHashes.read(map(2 * PAGE), [payload.subarray(0, 20)]),
-    () => read((_, view) => view.setUint32(4, 5, true)),
+    () => readAs(2 * PAGE, payload.subarray(0, 40)),
+    () => readAs(2 * PAGE, payload.subarray(0, 20)),
+    () => readAs(PAGE, payload),
+    () => readAs(2 * PAGE, payload, payload),
     () => read((_, view) => view.setUint32(8, 1, true)),
     () => read((_, view) => view.setUint32(12, 0xffff_ffff, true)),
     () => read((bytes) => bytes.fill(1, 16, 17), payload),
