@@ -202,16 +202,18 @@ export class MachineDriver implements VmDriver {
     const { signal } = options;
     options.onStopped?.(Date.now());
     await this.#client.request({ command: "suspend", hold: "connection" }, { signal });
-    const source = this.#precopySource(options);
-    await passes.last(joined(left, await source.takeDirty()));
+    const changed = await this.#precopySource(options).takeDirty();
     const { result, fds } = await this.#client.request({ command: "export" }, { signal });
     using stack = new DisposableStack();
     stack.defer(() => disposeAll(fds));
     const exported = exportedMachine.parse(result);
     this.#runCount = exported.runCount;
     sink.writeMachineState(stateBytes(required(fds[1])));
-    const devices = await saveDeviceStates(this.#client, sink, exported.devices, options);
-    if (options.goesOn) await this.resume();
+    const devices = await both(
+      passes.last(joined(left, changed)),
+      saveDeviceStates(this.#client, sink, exported.devices, options),
+    );
+    if (options.goesOn) await this.#client.request({ command: "resume" });
     const { config, memoryBytes } = exported;
     const manifest = { machine: config, devices, memory: { totalBytes: memoryBytes } };
     sink.writeManifest(manifest);
@@ -247,4 +249,11 @@ export class MachineDriver implements VmDriver {
 function required(fd: Fd | undefined): Fd {
   if (fd === undefined) throw new PeerError("the machine gave no memory");
   return fd;
+}
+
+/** Both to their ends, whatever becomes of one: what they read from must not go away before. */
+async function both<T>(one: Promise<void>, other: Promise<T>): Promise<T> {
+  await Promise.allSettled([one, other]);
+  await one;
+  return await other;
 }

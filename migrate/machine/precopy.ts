@@ -11,6 +11,8 @@ const DEFAULT_DOWNTIME_MS = 30;
 const THROTTLE_ABOVE = 0.5;
 const THROTTLE_PERCENT = { first: 20, step: 10, most: 99 } as const;
 const PAGE_BYTES = 4096;
+/** So little is not worth a pass to measure by. */
+const LITTLE_BYTES = 256 << 10;
 /** Below this a rate is not a rate: the time of one page. */
 const LEAST_MS = 0.01;
 
@@ -89,10 +91,14 @@ export class Precopy {
     return dirty;
   }
 
-  /** Whether what is left is expected to take no longer than the machine may stand still. */
+  /**
+   * Whether what is left is expected to take no longer than the machine may stand still. The pass over all of the memory, holes
+   * and zeros included, tells nothing of how fast what changes is given.
+   */
   #isNear(dirty: PageSet): boolean {
-    const expectedMs = (dirty.size * PAGE_BYTES) / this.#bytesPerMs;
-    return expectedMs <= (this.options.downtimeMaxMs ?? DEFAULT_DOWNTIME_MS);
+    const dirtyBytes = dirty.size * PAGE_BYTES;
+    const isMeasured = this.#passNumber > 1 || dirtyBytes <= LITTLE_BYTES;
+    return isMeasured && dirtyBytes / this.#bytesPerMs <= (this.options.downtimeMaxMs ?? DEFAULT_DOWNTIME_MS);
   }
 
   async #slowDown(dirtyBytes: number, sentBytes: number): Promise<boolean> {
