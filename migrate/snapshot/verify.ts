@@ -2,7 +2,8 @@ import { FormatError } from "../../src/errors.ts";
 import type { Extent, Frame } from "./extent.ts";
 import type { FileInput } from "./file-input.ts";
 import { compareWithRecords } from "./index-check.ts";
-import { RECORD_OVERHEAD_BYTES, type RecordEntry, RecordType } from "./record.ts";
+import { nameDamage } from "./name-damage.ts";
+import { RECORD_OVERHEAD_BYTES, RecordType } from "./record.ts";
 import type { SnapshotReader } from "./snapshot-reader.ts";
 import { readHeaderEntry, readPayload, type SnapshotStructure } from "./structure.ts";
 
@@ -49,7 +50,7 @@ export function verifyStructure(
   }
   const living = attempt(problems, () => structure.memoryMap.flatMap((region) => reader.extents(region.id)));
   if (problems.length > 0)
-    return { ok: false, problems: problems.map((problem) => withRange(problem, entries, living)) };
+    return { ok: false, problems: problems.map((problem) => nameDamage(problem, structure, reader, living)) };
   if (options.deep === true && living !== undefined)
     verifyContent(input, structure, reader, living, problems);
   if (problems.length > 0) return { ok: false, problems };
@@ -89,24 +90,4 @@ export function attempt<Result>(problems: VerifyProblem[], action: () => Result)
     problems.push({ section: error.section, offset: error.offset, message: error.message });
     return undefined;
   }
-}
-
-/** A damaged record of extents is named by the guest memory that it hits. */
-function withRange(
-  problem: VerifyProblem,
-  entries: readonly RecordEntry[],
-  living: readonly Extent[] | undefined,
-): VerifyProblem {
-  const entry = entries.find((candidate) => candidate.offset === problem.offset);
-  if (entry?.type !== RecordType.extents || living === undefined) return problem;
-  const end = entry.offset + entry.payloadBytes + RECORD_OVERHEAD_BYTES;
-  const hit = living.filter(
-    ({ frame }) => frame !== undefined && frame.offset >= entry.offset && frame.offset < end,
-  );
-  if (hit.length === 0) return problem;
-  const ranges = hit.slice(0, 4).map(({ regionId, offset, sizeBytes }) => {
-    return `region ${regionId} 0x${offset.toString(16)}…0x${(offset + sizeBytes).toString(16)}`;
-  });
-  const more = hit.length > ranges.length ? ` and ${hit.length - ranges.length} more` : "";
-  return { ...problem, message: `${problem.message}; memory hit: ${ranges.join(", ")}${more}` };
 }

@@ -14,7 +14,7 @@ const damaged = join(folder, "damaged.vhu");
 async function realSnapshot(): Promise<Buffer> {
   const path = join(folder, "real.vhu");
   using writer = SnapshotWriter.toFile(path, headerFields);
-  writer.writeMemoryMap([{ id: 0, guestAddress: 0, sizeBytes: 4 * MiB, name: "ram" }]);
+  writer.writeMemoryMap([{ id: 0, guestAddress: 0x8000_0000, sizeBytes: 4 * MiB, name: "ram" }]);
   const memory = new Uint8Array(4 * MiB);
   memory.set(pages(256), 0);
   memory.set(pages(20, 4), 2 * MiB);
@@ -26,7 +26,9 @@ async function realSnapshot(): Promise<Buffer> {
   state.write(crypto.getRandomValues(new Uint8Array(5000)));
   state.finish();
   writer.writeMachineState(pages(1, 8));
-  writer.writeManifest(manifest);
+  const disk = { id: 2, name: "disk0", type: "blk", backend: { identity: "test" }, features: "0x0" };
+  const more = { protocolFeatures: "0x0", queues: [], config: "", stateFormat: "unknown", stateBytes: 5000 };
+  writer.writeManifest({ ...manifest, devices: [{ ...disk, ...more }] });
   writer.finish();
   return readFileSync(path);
 }
@@ -123,15 +125,24 @@ describe("damage is found", () => {
     }
   });
 
-  test("and says which memory is hit", () => {
+  test("and says which memory is hit, by guest address, or which device", () => {
     writeFileSync(damaged, real);
     using reader = SnapshotReader.open(damaged);
-    const bytes = Uint8Array.from(real);
-    bytes[(reader.extents(0)[0]?.frame?.offset ?? 0) + 5]! ^= 1;
-    writeFileSync(damaged, bytes);
-    const result = verifySnapshot(damaged);
-    expect(result.ok).toBe(false);
-    if (!result.ok) expect(result.problems[0]?.message).toContain("memory hit: region 0 0x0");
+    const messageAfter = (at: number) => {
+      const bytes = Uint8Array.from(real);
+      bytes[at]! ^= 1;
+      writeFileSync(damaged, bytes);
+      const result = verifySnapshot(damaged);
+      return result.ok ? "" : (result.problems[0]?.message ?? "");
+    };
+    const frames = reader.extents(0).filter(({ frame }) => frame !== undefined);
+    const last = frames.find(({ offset }) => offset === 2 * MiB)!;
+    expect(messageAfter(last.frame!.offset + 5)).toEndWith("; hit: memory ram 0x80200000…0x80214000");
+    const records = reader.records();
+    const extents = records.find(({ typeName }) => typeName === "extents")!;
+    expect(messageAfter(extents.offset + 24 + 8 + 8)).toContain("hit: no memory");
+    const state = records.find(({ typeName }) => typeName === "deviceState")!;
+    expect(messageAfter(state.offset + 60)).toEndWith("; hit: device disk0 (blk)");
   });
 
   test("where bytes follow the end, or a file is put after another", () => {

@@ -1,0 +1,65 @@
+import { FormatError } from "../../src/errors.ts";
+import type { Extent, Frame } from "./extent.ts";
+import type { SnapshotRegion } from "./manifest.ts";
+import { RECORD_OVERHEAD_BYTES, type RecordEntry, RecordType } from "./record.ts";
+import type { SnapshotReader } from "./snapshot-reader.ts";
+import type { SnapshotStructure } from "./structure.ts";
+import type { VerifyProblem } from "./verify.ts";
+
+type FramedExtent = Extent & { readonly frame: Frame };
+
+/** So many ranges say enough about a record. */
+const MAX_RANGES = 4;
+
+/** Says what a damaged record is of: a device by its name, memory by the guest addresses whose frames are damaged. */
+export function nameDamage(
+  problem: VerifyProblem,
+  { index, manifest, memoryMap }: SnapshotStructure,
+  reader: Pick<SnapshotReader, "readExtent">,
+  living: readonly Extent[] | undefined,
+): VerifyProblem {
+  const entry = index.records.find(({ offset }) => offset === problem.offset);
+  if (entry?.type === RecordType.deviceState) {
+    const device = manifest.devices.find(({ id }) => id === Number(entry.id >> 32n));
+    return device === undefined ? problem : withHit(problem, `device ${device.name} (${device.type})`);
+  }
+  if (entry?.type !== RecordType.extents || living === undefined) return problem;
+  const inside = framesIn(entry, living);
+  const damaged = inside.filter((extent) => isDamaged(extent, reader));
+  // Where every frame is whole, the table of the record is hit, which only a reader without the index needs.
+  if (damaged.length === 0) return withHit(problem, "no memory, only the record's own table");
+  const ranges = damaged.slice(0, MAX_RANGES).map((extent) => describeRange(extent, memoryMap));
+  const more = damaged.length > ranges.length ? ` and ${damaged.length - ranges.length} more` : "";
+  return withHit(problem, `memory ${ranges.join(", ")}${more}`);
+}
+
+function framesIn({ offset, payloadBytes }: RecordEntry, living: readonly Extent[]): FramedExtent[] {
+  const end = offset + payloadBytes + RECORD_OVERHEAD_BYTES;
+  return living.flatMap((extent) => {
+    const { frame } = extent;
+    return frame !== undefined && frame.offset >= offset && frame.offset < end ? [{ ...extent, frame }] : [];
+  });
+}
+
+function isDamaged(extent: FramedExtent, reader: Pick<SnapshotReader, "readExtent">): boolean {
+  try {
+    reader.readExtent(extent);
+    return false;
+  } catch (error) {
+    if (error instanceof FormatError) return true;
+    throw error;
+  }
+}
+
+function describeRange(
+  { regionId, offset, sizeBytes }: Extent,
+  memoryMap: readonly SnapshotRegion[],
+): string {
+  const region = memoryMap.find(({ id }) => id === regionId);
+  const start = (region?.guestAddress ?? 0) + offset;
+  return `${region?.name ?? regionId} 0x${start.toString(16)}…0x${(start + sizeBytes).toString(16)}`;
+}
+
+function withHit(problem: VerifyProblem, what: string): VerifyProblem {
+  return { ...problem, message: `${problem.message}; hit: ${what}` };
+}
