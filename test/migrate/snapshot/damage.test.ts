@@ -81,10 +81,10 @@ describe("damage is found", () => {
     }
   });
 
-  test("at 2,000 seeded flips in a larger one, and named by its place", () => {
+  test("at 400 seeded flips in a larger one, and named by its place (10,000 in the soaks)", () => {
     let seed = 20_261_123;
     const places = new Map<string, number>();
-    for (let index = 0; index < 2000; index += 1) {
+    for (let index = 0; index < 400; index += 1) {
       seed = (Math.imul(seed, 1_664_525) + 1_013_904_223) >>> 0;
       const bytes = Uint8Array.from(real);
       bytes[seed % real.length]! ^= 1 << (index % 8);
