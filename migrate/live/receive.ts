@@ -2,12 +2,12 @@ import { PeerError, StateError } from "../../src/errors.ts";
 import type { Logger } from "../../src/logger.ts";
 import { OPERATION_VARIABLE, Operation, type OperationsLog } from "../operations/mod.ts";
 import { GuestMemory } from "../ram/mod.ts";
-import type { SnapshotManifest } from "../snapshot/mod.ts";
 import { type Arrival, addressOf, startArrival } from "./arrival.ts";
 import { type ArrivalPolicy, checkArrival } from "./arrival-policy.ts";
 import { DestinationSide } from "./destination-side.ts";
 import { hostFacts } from "./host-facts.ts";
 import type { Offer } from "./messages.ts";
+import { offeredManifest } from "./offered-machine.ts";
 import { ReceivedMachine } from "./received-machine.ts";
 import type { Session } from "./session.ts";
 
@@ -142,7 +142,7 @@ async function load(
 ): Promise<Arrival> {
   const { session, operation } = side;
   await session.say({ kind: "prepared" });
-  const { manifest } = await session.expect("manifest", signal);
+  const manifest = offeredManifest(offer, (await session.expect("manifest", signal)).manifest);
   const { lastSequences, root } = await session.expect("end", signal);
   await session.received(lastSequences, signal);
   const endMs = performance.now();
@@ -150,7 +150,7 @@ async function load(
   side.driver = arrival.driver;
   operation.started(offer.type, arrival.pid);
   operation.phase(side.name, { runsAt: arrival.address });
-  await arrival.driver.prepareLoad(received.source(manifest as SnapshotManifest, root), { signal });
+  await arrival.driver.prepareLoad(received.source(manifest, root), { signal });
   // From here on it stays, whoever dies, until it is known who runs it.
   await arrival.driver.leavePrepared();
   arrival.release();
@@ -198,7 +198,7 @@ async function handOver(side: DestinationSide): Promise<void> {
     await side.give({ type: "loaded" });
     while (!side.isEnded) await side.hear(await side.session.next());
   } catch (cause) {
-    if (side.isEnded) throw cause;
+    if (side.isEnded || side.name === "owner") throw cause;
     await side.give({ type: "give-up", reason: (cause as Error).message });
     throw new StateError(
       `the connection was lost while the machine was handed over: it waits here, loaded; see vhu migrate status on both sides`,

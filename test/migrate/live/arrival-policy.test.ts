@@ -1,6 +1,8 @@
 import { expect, test } from "bun:test";
 import { checkArrival } from "../../../migrate/live/arrival-policy.ts";
 import { hostFacts } from "../../../migrate/live/host-facts.ts";
+import { offeredManifest } from "../../../migrate/live/offered-machine.ts";
+import { FormatError } from "../../../src/errors.ts";
 
 const POLICY = { allow: ["machine"], roots: ["/srv/vm"], socketFolder: "/nowhere", vhu: ["vhu"] } as const;
 
@@ -38,4 +40,13 @@ test("a tap is not for a sender to choose", () => {
 test("what lies in the allowed folders arrives", () => {
   const devices = [con({ pty: "/srv/vm/tty" }), net({ stream: "/srv/vm/net" }), { name: "r", type: "rng" }];
   expect(judge(...devices)).toMatchObject({ ok: true });
+});
+
+test("what is built is what was offered: a manifest cannot bring in what the policy has not seen", () => {
+  const machine = { name: "m", device: [{ name: "d", type: "blk", image: "/srv/vm/disk" }] };
+  const offer = { type: "machine", machine } as const;
+  const other = { ...machine, device: [{ name: "d", type: "blk", image: "/etc/shadow" }] };
+  expect(offeredManifest(offer, { machine: structuredClone(machine) }).machine).toEqual(machine);
+  expect(() => offeredManifest(offer, { machine: other })).toThrow(FormatError);
+  expect(() => offeredManifest(offer, {})).toThrow(FormatError);
 });
