@@ -1,4 +1,4 @@
-import { PeerError, VhuError } from "../../src/errors.ts";
+import { PeerError, StateError, VhuError } from "../../src/errors.ts";
 import { isRunning, type ProcessIdentity } from "../../src/sys/mod.ts";
 import type { VmDriver } from "../driver.ts";
 import type { Operation } from "../operations/mod.ts";
@@ -51,13 +51,22 @@ export class DestinationSide {
     }
   }
 
-  /** What the source said, if it is about the hand-over. @throws PeerError for anything else */
+  /**
+   * What the source said, if it is about the hand-over.
+   * @throws PeerError for anything else; StateError when the machine is this host's and was not let run: only a recovery helps
+   */
   async hear(message: LiveMessage): Promise<void> {
     const process = this.#vmProcess;
     // Taken and then found dead, it would be lost; dropped before, the source takes it back.
     if (this.name === "loaded" && process !== undefined && !isRunning(process))
       await this.give({ type: "vm-died" });
     await this.give({ type: "message", message: sourceMessage(message) });
+    if (this.name !== "owner") return;
+    // Nobody says anything any more: who waited here would keep the operation from being recovered.
+    const { id } = this.operation;
+    throw new StateError(
+      `the machine is this host's and does not run yet: vhu migrate recover ${id} lets it run`,
+    );
   }
 
   get #vmProcess(): ProcessIdentity | undefined {

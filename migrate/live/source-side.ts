@@ -18,6 +18,8 @@ export class SourceSide {
   readonly #later: SourceEvent[] = [];
   /** The user gave up, and nothing failed. */
   isCancelled = false;
+  /** The machine may stand still here: the log stays open, so that recovery can let it run. */
+  #mayStandStill = false;
 
   constructor(
     readonly driver: VmDriver,
@@ -65,6 +67,7 @@ export class SourceSide {
       case "tell":
         return this.tell(effect.line);
       case "end":
+        if (this.#mayStandStill) return;
         return operation.end(this.isCancelled ? { ...effect.outcome, result: "cancelled" } : effect.outcome);
     }
   }
@@ -95,7 +98,10 @@ export class SourceSide {
       await work();
     } catch (error) {
       if (!(error instanceof VhuError)) throw error;
-      if (what !== "ended") this.tell(`the machine could not be ${what}: ${error.message}`);
+      if (what === "ended") return;
+      this.#mayStandStill = true;
+      const { id } = this.operation;
+      this.tell(`the machine could not be ${what}: ${error.message}; vhu migrate recover ${id} tries again`);
     }
   }
 }

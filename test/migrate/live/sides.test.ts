@@ -62,6 +62,21 @@ test("a source's machine that dies while it is given up is the destination's; on
   }
 });
 
+test("a source's machine that could not be let go on stays open in the log, for recovery", async () => {
+  const vm = machine(false);
+  using operation = Operation.begin(log, {
+    ...{ kind: "send", source: "machine:/a", target: "tcp:b:1" },
+    facts: { vmProcess: vm.process },
+  });
+  const lines: string[] = [];
+  const side = new SourceSide(vm.driver, session().session, operation, (line) => lines.push(line));
+  await side.give({ type: "give-up", reason: "cancelled" });
+  expect(lines[0]).toContain(`vhu migrate recover ${operation.id}`);
+  expect(log.read(operation.id)).toMatchObject({ phase: "kept" });
+  expect(log.read(operation.id).outcome).toBeUndefined();
+  vm.child.kill();
+});
+
 test("a destination's machine that has died before it was taken is dropped, so that the source takes it back", async () => {
   const vm = machine(true);
   using operation = Operation.begin(log, { kind: "receive", source: "m of a", target: "machine:/b" });
@@ -86,7 +101,9 @@ test("a machine that dies while it is let run is lost; one that does not answer 
     const side = new DestinationSide(other.session, operation, (line) => lines.push(line));
     side.driver = vm.driver;
     await side.give({ type: "loaded" });
-    await side.hear({ kind: "released" });
+    const heard = side.hear({ kind: "released" });
+    if (dies) await heard;
+    else await expect(heard).rejects.toThrow(`vhu migrate recover ${operation.id}`);
     expect(other.said).toEqual(dies ? ["loaded", "lost"] : ["loaded"]);
     expect(log.read(operation.id).facts.handover).toEqual({ state: dies ? "lost" : "owner" });
     if (!dies) expect(lines[0]).toContain("recover tries again");
