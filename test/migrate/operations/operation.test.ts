@@ -13,7 +13,13 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
-import { currentOperation, Operation, type OperationRecord, OperationsLog } from "../../../migrate/mod.ts";
+import {
+  assessOperation,
+  currentOperation,
+  Operation,
+  type OperationRecord,
+  OperationsLog,
+} from "../../../migrate/mod.ts";
 import { FormatError, StateError, SyscallError, UsageError } from "../../../src/errors.ts";
 import { MAX_ENDED_OPERATIONS, MAX_OPERATION_LOG_BYTES } from "../../../src/limits.ts";
 
@@ -83,6 +89,16 @@ describe("an operation that broke off", () => {
     expect(() => Operation.takeUp(log, id)).toThrow(StateError);
     first.end({ result: "recovered", message: "nothing is left" });
     expect(log.read(id).outcome).toEqual({ result: "recovered", message: "nothing is left" });
+  });
+
+  test("from another container nothing is concluded about its machine; after a boot it has ended", async () => {
+    const record = { ...interrupted(), kind: "receive", target: "machine:/b" } as const;
+    const facts = { handover: { state: "owner" }, started: [{ role: "m", pid: 4_000_000, startTicks: "1" }] };
+    const at = (host: Partial<OperationRecord["host"]>) =>
+      assessOperation({ ...record, facts, host: { ...record.host, ...host } }, async () => "gone");
+    await expect(at({ pidNamespace: "pid:[1]" })).rejects.toThrow("is of another container");
+    expect((await at({ bootId: "earlier", pidNamespace: "pid:[1]" })).line).toStartWith("owner");
+    expect((await at({})).line).toStartWith("owner");
   });
 
   test("a running one is not taken up", () => {
