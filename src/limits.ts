@@ -164,6 +164,10 @@ export const MAX_LIVE_FRAME_BYTES = 1 * MiB + 64 * KiB;
 export const MAX_LIVE_STREAMS = 8;
 /** Bytes of a stream that were sent and not yet acknowledged: 125 MB/s at 100 ms, which a broken connection sends again. */
 export const MAX_LIVE_WINDOW_BYTES = 16 * MiB;
+/** Messages of a migration that wait to be looked at: it has some ten, one after the other. */
+export const MAX_LIVE_WAITING_MESSAGES = 16;
+/** States of one migration, each with a spool: its devices (a machine file has 64), its own and QEMU's stream. */
+export const MAX_LIVE_STATES = 256;
 /** Migrations that one receiver takes at a time. */
 export const MAX_LIVE_SESSIONS = 16;
 /** A connection that was silent for so long is broken; both sides say something every second. */

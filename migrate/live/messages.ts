@@ -78,7 +78,14 @@ export const liveMessage = z.discriminatedUnion("kind", [
   /** Receiver: what it found; bytes that it took for the measurement of the link. */
   z.object({ kind: z.literal("checked"), host: text, checks: z.array(check).max(1024), ok: z.boolean() }),
   /** Sender: begin to build the machine. Receiver: memory may come. */
-  z.object({ kind: z.literal("prepare"), memoryMap: z.array(region).max(MAX_MEM_SLOTS) }),
+  z.object({
+    kind: z.literal("prepare"),
+    // One memfd for each.
+    memoryMap: z
+      .array(region)
+      .max(MAX_MEM_SLOTS)
+      .refine((regions) => new Set(regions.map(({ id }) => id)).size === regions.length, "regions repeat"),
+  }),
   z.object({ kind: z.literal("prepared") }),
   /** Sender: the machine stands still from here on. */
   z.object({ kind: z.literal("manifest"), manifest: z.record(z.string(), z.unknown()) }),

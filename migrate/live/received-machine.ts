@@ -1,6 +1,6 @@
 import { StateSpool } from "../../src/backend/mod.ts";
 import { FormatError, UsageError } from "../../src/errors.ts";
-import { MAX_QEMU_STREAM_BYTES, MAX_STATE_SECTION_BYTES } from "../../src/limits.ts";
+import { MAX_LIVE_STATES, MAX_QEMU_STREAM_BYTES, MAX_STATE_SECTION_BYTES } from "../../src/limits.ts";
 import { disposeAll, type Fd } from "../../src/sys/mod.ts";
 import type { VmSource } from "../driver.ts";
 import { memoryPieces } from "../ram/mod.ts";
@@ -94,6 +94,7 @@ export class ReceivedMachine implements Disposable {
     const key = `${piece.kind} ${piece.deviceId}`;
     let state = this.#states.get(key);
     if (state === undefined) {
+      if (this.#states.size >= MAX_LIVE_STATES) throw new FormatError("too many states came", "state");
       const spool = new StateSpool({ maxBytes: LIMITS[piece.kind] });
       state = { spool, hash: new Bun.CryptoHasher("sha256"), isWhole: false };
       this.#states.set(key, state);

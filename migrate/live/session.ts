@@ -1,4 +1,5 @@
 import { CancelledError, FormatError, PeerError, VhuError } from "../../src/errors.ts";
+import { MAX_LIVE_WAITING_MESSAGES } from "../../src/limits.ts";
 import { type Frame, FrameType } from "./frame.ts";
 import type { Link } from "./link.ts";
 import { decodeMessage, encodeMessage, type LiveMessage, liveMessage } from "./messages.ts";
@@ -291,7 +292,12 @@ export class Session implements Disposable {
       // It waits for us to have it before it closes.
       this.#links[0]?.say(FrameType.applied, undefined, 0, frame.sequence);
       this.fail(new RemoteError(message));
-    } else this.#messages.push(message);
+      return;
+    }
+    if (this.#messages.length >= MAX_LIVE_WAITING_MESSAGES) {
+      throw new FormatError("more messages came than anybody waits for", "session");
+    }
+    this.#messages.push(message);
   }
 
   #onEnd(number: number, link: Link, cause: Error): void {

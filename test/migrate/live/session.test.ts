@@ -1,5 +1,16 @@
 import { expect, test } from "bun:test";
 import { FrameType } from "../../../migrate/live/frame.ts";
+import {
+  decodeMessage,
+  encodeMessage,
+  type LiveMessage,
+  liveMessage,
+} from "../../../migrate/live/messages.ts";
+import { ReceivedMachine } from "../../../migrate/live/received-machine.ts";
+import type { Session } from "../../../migrate/live/session.ts";
+import { encodeStatePiece } from "../../../migrate/live/state-frame.ts";
+import { FormatError } from "../../../src/errors.ts";
+import { MAX_LIVE_STATES, MAX_LIVE_WAITING_MESSAGES } from "../../../src/limits.ts";
 import { TcpRelay } from "../../support/tcp-relay.ts";
 import { LiveRig, LOCAL } from "./live-pair.ts";
 
@@ -94,4 +105,30 @@ test("why one side gives up is told to the other", async () => {
   using session = await rig.open();
   await rig.sessions[0]!.abandon(new Error("the disk is full"));
   await expect(session.next()).rejects.toThrow("the other side says: the disk is full");
+});
+
+test("a peer that is known cannot fill this side's memory: messages that nobody waits for, and states without end", async () => {
+  using rig = await LiveRig.start();
+  using session = await rig.open();
+  for (let count = 0; count <= MAX_LIVE_WAITING_MESSAGES; count++) {
+    await session.say({ kind: "prepared" }).catch(() => {});
+  }
+  await expect(session.next(AbortSignal.timeout(5_000))).rejects.toThrow("more messages came");
+  const streams = { identity: { streams: 1 } } as unknown as Session;
+  using received = new ReceivedMachine(streams, [], () => {
+    throw new Error("no region");
+  });
+  const take = (deviceId: number) => {
+    const payload = encodeStatePiece({ kind: "device", deviceId, bytes: new Uint8Array(1) });
+    const checksum = new Uint8Array(8);
+    received.take({ type: FrameType.state, flags: 0, stream: 0, sequence: 1, payload, checksum });
+  };
+  for (let id = 0; id < MAX_LIVE_STATES; id++) take(id);
+  expect(() => take(MAX_LIVE_STATES)).toThrow(FormatError);
+});
+
+test("a memory map that names a region twice is refused: each gets a memfd", () => {
+  const region = { id: 1, guestAddress: 0, sizeBytes: 4096, name: "ram" };
+  const map: LiveMessage = { kind: "prepare", memoryMap: [region, region] };
+  expect(() => decodeMessage(liveMessage, encodeMessage(map), "message")).toThrow("regions repeat");
 });
