@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { blk } from "./blk.ts";
 import { commandStart } from "./command-start.ts";
 import { deviceState } from "./device-state.ts";
+import { live } from "./live.ts";
 import { net } from "./net.ts";
 import { qemuLoad } from "./qemu-load.ts";
 import { qemuPause } from "./qemu-pause.ts";
@@ -31,6 +32,7 @@ const BENCHES = [
   snapshot,
   qemuSaving,
   qemuLoad,
+  live,
   qemuPause,
   commandStart,
 ];
