@@ -109,7 +109,7 @@ class Traveller {
 cat /dev/vda > /tmp/data
 ${work}
 echo FILLED
-i=0; while :; do i=$((i+1)); echo "COUNT $i"; usleep 1000; done`;
+i=0; while :; do i=$((i+1)); echo "COUNT $i"; usleep 10000; done`;
     const name = isWriting ? "writing" : "idle";
     const traveller = new Traveller(
       folder,

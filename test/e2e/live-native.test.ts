@@ -1,4 +1,6 @@
 import { expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { hopNative } from "../support/live-hops.ts";
 import { LiveHosts } from "../support/live-hosts.ts";
 import { LiveMachine } from "../support/live-machine.ts";
@@ -8,6 +10,7 @@ import { TcpRelay } from "../support/tcp-relay.ts";
 const possible = NetNamespace.isPossible;
 const TEST_TIMEOUT_MS = 180_000;
 const FILL_MIB = 24;
+const CUTS = 8;
 
 test.skipIf(!possible)(
   "a native machine under full load moves there and back: nothing lost, torn or repeated",
@@ -25,7 +28,9 @@ test.skipIf(!possible)(
     using hosts = new LiveHosts("loopback");
     await using machine = await LiveMachine.start(hosts, { memoryMib: 512 });
     const content = await machine.fill(10 * FILL_MIB);
-    const { receiver, token, port } = await hosts.b.receive("--once");
+    const noted = join(hosts.folder, "arrived");
+    const hook = `echo "$VHU_NAME $VHU_ADDRESS" > ${noted}`;
+    const { receiver, token, port } = await hosts.b.receive("--once", "--on-arrival", hook);
     await using _ = receiver;
     using relay = await TcpRelay.start({ host: "127.0.0.1", port, delayMs: 2 });
     await using sender = hosts.a.vhu(
@@ -38,10 +43,11 @@ test.skipIf(!possible)(
       `tcp:127.0.0.1:${relay.port}`,
     );
     await receiver.waitForStderr(/a migration begins/, 30_000);
-    while (sender.process.exitCode === null) {
+    for (let cut = 0; cut < CUTS && sender.process.exitCode === null; cut++) {
       await Bun.sleep(120);
       relay.cut();
     }
+    await sender.process.exited;
     expect(sender.stderr()).toContain("was taken up again");
     expect(sender.process.exitCode).toBe(0);
     await receiver.process.exited;
@@ -50,6 +56,7 @@ test.skipIf(!possible)(
     expect((await machine.runners()).map(({ name }) => name)).toEqual(["b"]);
     expect(await machine.verify()).toMatchObject({ lost: 0, torn: 0, repeated: 0, failures: [] });
     expect(await machine.contentOf(10 * FILL_MIB)).toBe(content);
+    expect(readFileSync(noted, "utf8")).toBe(`m ${machine.address}\n`);
     const report = JSON.parse(sender.stdout().trim().split("\n").at(-1)!);
     expect(report.reconnections).toBeGreaterThan(0);
   },
@@ -77,6 +84,9 @@ test.skipIf(!possible)(
     expect(sent.stderr).toContain("destination: policy: machine machines may not arrive here");
     expect((await machine.runners()).map(({ name }) => name)).toEqual(["a"]);
     expect(await receiver.end("SIGTERM")).toBe(143);
+    // Nobody listens any more; and a sender must say how the receiver is known.
+    expect((await hosts.a.run("migrate", "send", "--token", again, machine.address, target)).status).toBe(5);
+    expect((await hosts.a.run("migrate", "send", machine.address, target)).status).toBe(2);
     await machine.reaches((await machine.sequence()) + 20);
   },
   TEST_TIMEOUT_MS,
