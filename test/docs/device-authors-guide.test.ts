@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Subprocess } from "bun";
 import { baseFeatures } from "../../src/frontend/mod.ts";
-import { connectUnix, Deadline } from "../../src/sys/mod.ts";
+import { connectUnix, Deadline, unixSockets } from "../../src/sys/mod.ts";
 import { Driver, DriverMemory, type DriverState } from "../support/driver/mod.ts";
 import { ROOT } from "../support/source-files.ts";
 
@@ -38,7 +38,9 @@ async function serve(socket: string): Promise<Subprocess> {
   });
   children.push(child);
   const deadline = new Deadline(TIMEOUT_MS);
-  while (!existsSync(socket) && child.exitCode === null && !deadline.expired) await Bun.sleep(10);
+  // The path is there before anybody listens at it.
+  const isUp = () => unixSockets().some(({ path, isListening }) => path === socket && isListening);
+  while (!isUp() && child.exitCode === null && !deadline.expired) await Bun.sleep(10);
   return child;
 }
 
