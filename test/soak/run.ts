@@ -9,6 +9,7 @@ import { fuzzQemuStream } from "../fuzz/qemu-stream.ts";
 import { fuzzQemuTree } from "../fuzz/qemu-tree.ts";
 import { killBlkUnderLoad } from "../support/blk-kills.ts";
 import { damagedKinds, damageSnapshots } from "../support/damage-snapshots.ts";
+import { handoverMoments, killAtHandover } from "../support/handover-kills.ts";
 import { killOperations } from "../support/kill-operations.ts";
 import { killQemuOperations } from "../support/kill-qemu-operations.ts";
 import { killSaves } from "../support/kill-save.ts";
@@ -77,6 +78,19 @@ export const soaks: readonly Soak[] = [
     name: "qemu-operation-kills",
     what: "SIGKILL of vhu, QEMU or its disk's daemon at 60 random moments of save and load",
     run: () => killQemuOperations(20261125, { savesOfOne: 20, saves: 10, loads: 30 }),
+  },
+  {
+    name: "handover-kills",
+    what: "SIGKILL of one vhu, and of both, at every moment of a hand-over between hosts",
+    run: async () => {
+      const outcomes: string[] = [];
+      for (const both of [false, true]) {
+        for (const moment of handoverMoments) {
+          outcomes.push(`${moment.join(" ")}${both ? ", both" : ""}: ${await killAtHandover(moment, both)}`);
+        }
+      }
+      return outcomes;
+    },
   },
   {
     name: "device-state",

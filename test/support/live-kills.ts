@@ -69,7 +69,7 @@ async function killOnce(victim: (typeof VICTIMS)[number], delayMs: number): Prom
 }
 
 /** Looks who runs it; where nobody does, recovery must lead to one. */
-async function outcomeOf(machine: LiveMachine, hosts: LiveHosts, victim: string): Promise<string> {
+export async function outcomeOf(machine: LiveMachine, hosts: LiveHosts, victim: string): Promise<string> {
   const runners = await machine.runners();
   if (runners.length > 1) throw new Error("both hosts run it");
   if (runners.length === 1) return await check(machine, runners[0]!, "runs");
