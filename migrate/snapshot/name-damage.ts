@@ -11,23 +11,19 @@ type FramedExtent = Extent & { readonly frame: Frame };
 /** So many ranges say enough about a record. */
 const MAX_RANGES = 4;
 
-/** Says what a damaged record is of: a device by its name, memory by the guest addresses whose frames are damaged. */
+/** Says by guest addresses which memory a damaged record of extents hits: that whose frames are damaged themselves. */
 export function nameDamage(
   problem: VerifyProblem,
-  { index, manifest, memoryMap }: SnapshotStructure,
+  { index, memoryMap }: Pick<SnapshotStructure, "index" | "memoryMap">,
   reader: Pick<SnapshotReader, "readExtent">,
   living: readonly Extent[] | undefined,
 ): VerifyProblem {
   const entry = index.records.find(({ offset }) => offset === problem.offset);
-  if (entry?.type === RecordType.deviceState) {
-    const device = manifest.devices.find(({ id }) => id === Number(entry.id >> 32n));
-    return device === undefined ? problem : withHit(problem, `device ${device.name} (${device.type})`);
-  }
   if (entry?.type !== RecordType.extents || living === undefined) return problem;
   const inside = framesIn(entry, living);
   const damaged = inside.filter((extent) => isDamaged(extent, reader));
   // Where every frame is whole, the table of the record is hit, which only a reader without the index needs.
-  if (damaged.length === 0) return withHit(problem, "no memory, only the record's own table");
+  if (damaged.length === 0) return withHit(problem, "none, only the record's own table");
   const ranges = damaged.slice(0, MAX_RANGES).map((extent) => describeRange(extent, memoryMap));
   const more = damaged.length > ranges.length ? ` and ${damaged.length - ranges.length} more` : "";
   return withHit(problem, `memory ${ranges.join(", ")}${more}`);
@@ -61,5 +57,5 @@ function describeRange(
 }
 
 function withHit(problem: VerifyProblem, what: string): VerifyProblem {
-  return { ...problem, message: `${problem.message}; hit: ${what}` };
+  return { ...problem, message: `${problem.message}; memory hit: ${what}` };
 }

@@ -59,7 +59,12 @@ test("inspect: 3, and all but the header where only that is damaged", async () =
 });
 
 test("verify: 3, and names the device and the memory", async () => {
-  const text = await runVhu(["snapshot", "verify", damaged("parts.vhu", "deviceState", "extents")]);
+  const path = damaged("parts.vhu", "deviceState");
+  const bytes = new Uint8Array(readFileSync(path));
+  using whole = SnapshotReader.open(source);
+  bytes[whole.extents(0)[0]!.frame!.offset + 9]! ^= 1;
+  writeFileSync(path, bytes);
+  const text = await runVhu(["snapshot", "verify", path]);
   expect(text.status).toBe(3);
   expect(text.stdout).toContain("is damaged in 2 places:");
   expect(text.stdout).toMatch(/the state of device console0 at \d+: the checksum/);
