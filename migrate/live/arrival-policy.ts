@@ -1,4 +1,5 @@
-import { isAbsolute, join, normalize, sep } from "node:path";
+import { lstatSync, realpathSync } from "node:fs";
+import { basename, dirname, isAbsolute, join, normalize, sep } from "node:path";
 import { VhuError } from "../../src/errors.ts";
 import { connectUnix } from "../../src/sys/mod.ts";
 import type { PreflightCheck } from "../driver.ts";
@@ -53,6 +54,10 @@ export function checkArrival(
           ok: false,
           detail: `${disk.path} has ${disk.sizeBytes} bytes; ${limit} may arrive`,
         };
+      }
+      // Nobody learns from here which other files this host has.
+      if (!isWithin(disk.path, policy.roots)) {
+        return { name: "disk", ok: false, detail: `${disk.path} is outside of what --root allows` };
       }
       return { name: "disk", ...lookAtDisk(disk) };
     }),
@@ -126,5 +131,21 @@ function checkMachine({ type, machine }: Offer, policy: ArrivalPolicy): Prefligh
 
 function isWithin(path: string, roots: readonly string[]): boolean {
   if (!isAbsolute(path) || normalize(path) !== path) return false;
-  return roots.some((root) => path.startsWith(root.endsWith(sep) ? root : root + sep));
+  const isBelow = (place: string, root: string) => place.startsWith(root.endsWith(sep) ? root : root + sep);
+  const real = realPlace(path);
+  // A guest that shares a folder of the root may have put a link into it.
+  return roots.some(
+    (root) => isBelow(path, root) && real !== undefined && isBelow(real, realPlace(root) ?? root),
+  );
+}
+
+/** The path without symbolic links, as far as it is there; undefined where a link leads nowhere. */
+function realPlace(path: string): string | undefined {
+  try {
+    return realpathSync(path);
+  } catch {
+    if (lstatSync(path, { throwIfNoEntry: false }) !== undefined) return undefined;
+    const folder = realPlace(dirname(path));
+    return folder === undefined ? undefined : join(folder, basename(path));
+  }
 }

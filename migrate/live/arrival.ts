@@ -1,5 +1,6 @@
-import { mkdirSync } from "node:fs";
+import { accessSync, constants, mkdirSync } from "node:fs";
 import { join } from "node:path";
+import { SyscallError } from "../../src/errors.ts";
 import type { VmDriver } from "../driver.ts";
 import { MachineProcess } from "../machine/mod.ts";
 import { qemuCommand, startQemu } from "../qemu/mod.ts";
@@ -28,7 +29,7 @@ export async function startArrival(
   policy: ArrivalPolicy,
   signal: AbortSignal,
 ): Promise<Arrival> {
-  mkdirSync(policy.socketFolder, { recursive: true, mode: 0o700 });
+  makeSocketFolder(policy.socketFolder);
   if (offer.type === "qemu") return startQemuArrival(offer, memoryMap, memory, policy, signal);
   const socket = socketPathOf(offer, policy);
   const args = ["--incoming", "--end-with-loader", "--socket", socket];
@@ -45,6 +46,17 @@ export async function startArrival(
     explain: (error) => error,
     [Symbol.dispose]: () => disposeBoth(driver, process),
   };
+}
+
+/** @throws SyscallError: the receiver serves others, and goes on */
+export function makeSocketFolder(folder: string): void {
+  try {
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    accessSync(folder, constants.W_OK | constants.X_OK);
+  } catch (error) {
+    const { code = "EIO" } = error as NodeJS.ErrnoException;
+    throw new SyscallError("mkdir", code, `${folder}: give --sockets a folder that can be written`);
+  }
 }
 
 async function startQemuArrival(

@@ -1,17 +1,29 @@
 import { expect, test } from "bun:test";
-import { checkArrival } from "../../../migrate/live/arrival-policy.ts";
+import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { makeSocketFolder } from "../../../migrate/live/arrival.ts";
+import { type ArrivalPolicy, checkArrival } from "../../../migrate/live/arrival-policy.ts";
 import { hostFacts } from "../../../migrate/live/host-facts.ts";
 import { offeredManifest } from "../../../migrate/live/offered-machine.ts";
-import { FormatError } from "../../../src/errors.ts";
+import { FormatError, SyscallError } from "../../../src/errors.ts";
 
 const POLICY = { allow: ["machine"], roots: ["/srv/vm"], socketFolder: "/nowhere", vhu: ["vhu"] } as const;
 
 /** What the policy says of a machine with these devices. */
 function judge(...device: readonly object[]): { readonly ok: boolean; readonly detail: string } {
+  return judgeBy(POLICY, ...device);
+}
+
+function judgeBy(policy: ArrivalPolicy, ...device: readonly object[]) {
+  const checks = checkArrival(offerOf(device) as never, policy, new Set());
+  return checks.find(({ name }) => name === "machine")!;
+}
+
+function offerOf(device: readonly object[], disks: readonly object[] = []) {
   const machine = { name: "m", socket: "/elsewhere/m.sock", memory: { "size-mib": 1 }, device };
   const { architecture } = hostFacts();
-  const offer = { type: "machine", name: "m", architecture, memoryBytes: 1 << 20, machine, disks: [] };
-  return checkArrival(offer as never, POLICY, new Set()).find(({ name }) => name === "machine")!;
+  return { type: "machine", name: "m", architecture, memoryBytes: 1 << 20, machine, disks };
 }
 
 const con = (port: object) => ({ name: "c", type: "console", port: [port] });
@@ -49,4 +61,33 @@ test("what is built is what was offered: a manifest cannot bring in what the pol
   expect(offeredManifest(offer, { machine: structuredClone(machine) }).machine).toEqual(machine);
   expect(() => offeredManifest(offer, { machine: other })).toThrow(FormatError);
   expect(() => offeredManifest(offer, {})).toThrow(FormatError);
+});
+
+test("a link does not lead out of the allowed folders, and files beside them are not told about", () => {
+  const root = mkdtempSync(join(tmpdir(), "vhu-root-"));
+  try {
+    writeFileSync(join(root, "disk"), "x");
+    symlinkSync("/etc/passwd", join(root, "out"));
+    symlinkSync("/nowhere/else", join(root, "dangling"));
+    symlinkSync("/etc", join(root, "folder"));
+    const image = (name: string) => ({ name: "d", type: "blk", image: join(root, name) });
+    const policy = { ...POLICY, roots: [root] };
+    const okOf = (device: object) => judgeBy(policy, device).ok;
+    expect(["disk", "new", "out", "dangling", "folder/passwd"].map((name) => okOf(image(name)))).toEqual([
+      true,
+      true,
+      false,
+      false,
+      false,
+    ]);
+    const disks = [{ path: "/etc/passwd", sizeBytes: 1 }];
+    const { detail } = checkArrival(offerOf([], disks) as never, policy, new Set()).at(-1)!;
+    expect(detail).toBe("/etc/passwd is outside of what --root allows");
+  } finally {
+    rmSync(root, { recursive: true, force: true });
+  }
+});
+
+test("a folder for sockets that cannot be made is an error of one arrival, not the end of the receiver", () => {
+  expect(() => makeSocketFolder("/dev/null/vhu")).toThrow(SyscallError);
 });
