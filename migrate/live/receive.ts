@@ -186,7 +186,8 @@ async function untilLoaded(
   try {
     return await Promise.race([loading, failure.promise]);
   } catch (error) {
-    side.session.fail(error as Error);
+    // The sender hears the reason, and not only that there is no such migration any more.
+    await side.session.abandon(error);
     await side.give({ type: "load-failed", reason: (error as Error).message });
     throw error;
   }

@@ -94,6 +94,14 @@ test("plain text, garbage and other protocols get nowhere, and a migration that 
   await goesOn(rig, session);
 });
 
+test("a client of an older TLS is refused", async () => {
+  using rig = await LiveRig.start();
+  const options = { host: LOCAL, port: rig.port, rejectUnauthorized: false, maxVersion: "TLSv1.2" } as const;
+  await closed(connectTls({ ...options, minVersion: "TLSv1.2" }));
+  await rig.logger.waitFor(/no TLS 1.3 as it should be/);
+  expect(rig.sessions).toEqual([]);
+});
+
 test("who says nothing, or very slowly, is closed; and so is one too many", async () => {
   using rig = await LiveRig.start({ strangerTimeoutMs: 400 });
   using session = await rig.open();
