@@ -51,7 +51,8 @@ export async function runReceiver(options: ReceiverOptions): Promise<void> {
       options.once && arrivals.hasTaken ? "this receiver takes one machine, and has it" : undefined,
     onSession: (session) => {
       tokens?.renew(options.once);
-      arrivals.begin(session);
+      // Whoever only looked, or was cancelled, has used up the token: the next one needs another.
+      arrivals.begin(session, () => tokens?.renew(false));
     },
   });
   const ready = (token?: string) => options.onReady({ port: server.port, token });
@@ -110,8 +111,9 @@ class Arrivals {
     return this.#taken > 0 || this.#running.size > 0;
   }
 
-  begin(session: Session): void {
-    const work = this.#take(session);
+  /** @param onNothing Called where the receiver waits for another machine as if there had been none. */
+  begin(session: Session, onNothing: () => void): void {
+    const work = this.#take(session, this.#options.once ? onNothing : () => {});
     this.#running.add(work);
     void work.then(() => this.#running.delete(work));
   }
@@ -127,7 +129,7 @@ class Arrivals {
     else signal.throwIfAborted();
   }
 
-  async #take(session: Session): Promise<void> {
+  async #take(session: Session, onNothing: () => void): Promise<void> {
     const { policy, logger, log, signal, onProgress, onArrival, onFailure } = this.#options;
     logger.info(`a migration begins, from ${session.peer}`);
     try {
@@ -139,7 +141,7 @@ class Arrivals {
         signal,
         onProgress,
       });
-      if (report === undefined) return;
+      if (report === undefined) return onNothing();
       this.#taken += 1;
       await onArrival(report);
       this.#first.resolve();
@@ -147,7 +149,8 @@ class Arrivals {
       if (!(error instanceof VhuError)) throw error;
       onFailure(error);
       // Who was only cancelled, or whose sender went away, has taken none: the receiver waits for the next.
-      if (!(error instanceof CancelledError)) this.#first.reject(error);
+      if (error instanceof CancelledError) onNothing();
+      else this.#first.reject(error);
     }
   }
 }
