@@ -1,3 +1,5 @@
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { randomNumbers } from "../fuzz/mutate.ts";
 import type { LiveHost } from "./live-hosts.ts";
 import { LiveHosts } from "./live-hosts.ts";
@@ -24,18 +26,23 @@ export async function killMigrations(seed: number, count: number): Promise<LiveK
   const outcomes: Record<string, number> = {};
   for (let index = 0; index < count; index++) {
     const victim = VICTIMS[random(VICTIMS.length)]!;
-    const delayMs = random(MAX_DELAY_MS);
+    // Every other time in the hand-over, which is too short for a random moment to hit.
+    const delayMs = index % 2 === 0 ? random(MAX_DELAY_MS) : undefined;
     try {
       const outcome = await killOnce(victim, delayMs);
       outcomes[`${victim}: ${outcome}`] = (outcomes[`${victim}: ${outcome}`] ?? 0) + 1;
     } catch (cause) {
-      throw new Error(`seed ${seed}, migration ${index}, ${victim} after ${delayMs} ms`, { cause });
+      throw new Error(
+        `seed ${seed}, migration ${index}, ${victim} ${delayMs === undefined ? "when it is loaded" : `after ${delayMs} ms`}`,
+        { cause },
+      );
     }
   }
   return { outcomes };
 }
 
-async function killOnce(victim: (typeof VICTIMS)[number], delayMs: number): Promise<string> {
+/** @param delayMs undefined: when the destination's log says that all is there and loaded */
+async function killOnce(victim: (typeof VICTIMS)[number], delayMs: number | undefined): Promise<string> {
   using hosts = new LiveHosts();
   hosts.limit("1gbit");
   await using machine = await LiveMachine.start(hosts);
@@ -53,10 +60,11 @@ async function killOnce(victim: (typeof VICTIMS)[number], delayMs: number): Prom
     target,
   );
   await receiver.waitForStderr(/a migration begins/, SETTLE_MS);
-  await Bun.sleep(delayMs);
+  if (delayMs === undefined) await untilLoaded(hosts.b);
+  else await Bun.sleep(delayMs);
   if (victim === "cable") {
     hosts.isCut = true;
-    await Bun.sleep(delayMs % 2 === 0 ? 500 : 15_000);
+    await Bun.sleep((delayMs ?? 1) % 2 === 0 ? 500 : 15_000);
     hosts.isCut = false;
   } else if (victim === "sender") sender.process.kill("SIGKILL");
   else if (victim === "receiver") receiver.process.kill("SIGKILL");
@@ -66,6 +74,17 @@ async function killOnce(victim: (typeof VICTIMS)[number], delayMs: number): Prom
   }
   await Promise.race([Promise.all([sender.process.exited, receiver.process.exited]), Bun.sleep(SETTLE_MS)]);
   return await outcomeOf(machine, hosts, victim);
+}
+
+async function untilLoaded(host: LiveHost): Promise<void> {
+  const folder = join(host.env.XDG_STATE_HOME!, "vhu", "operations");
+  const deadline = performance.now() + SETTLE_MS;
+  while (performance.now() < deadline) {
+    const logs = existsSync(folder) ? readdirSync(folder).filter((name) => name.startsWith("receive-")) : [];
+    if (logs.some((name) => readFileSync(join(folder, name), "utf8").includes('"state":"loaded"'))) return;
+    await Bun.sleep(1);
+  }
+  throw new Error("the machine was never loaded");
 }
 
 /** Looks who runs it; where nobody does, recovery must lead to one. */
