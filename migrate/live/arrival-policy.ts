@@ -1,9 +1,9 @@
-import { lstatSync, realpathSync } from "node:fs";
-import { basename, dirname, isAbsolute, join, normalize, sep } from "node:path";
+import { isAbsolute, join, normalize } from "node:path";
 import { VhuError } from "../../src/errors.ts";
 import { connectUnix } from "../../src/sys/mod.ts";
 import type { PreflightCheck } from "../driver.ts";
 import { parseMachineConfig, pathsOf } from "../machine-file/mod.ts";
+import { isPlacedBelow } from "../policy/mod.ts";
 import { qemuCommand } from "../qemu/mod.ts";
 import { lookAtDisk } from "./disk-markers.ts";
 import { availableMemoryBytes, hostFacts } from "./host-facts.ts";
@@ -130,22 +130,9 @@ function checkMachine({ type, machine }: Offer, policy: ArrivalPolicy): Prefligh
 }
 
 function isWithin(path: string, roots: readonly string[]): boolean {
-  if (!isAbsolute(path) || normalize(path) !== path) return false;
-  const isBelow = (place: string, root: string) => place.startsWith(root.endsWith(sep) ? root : root + sep);
-  const real = realPlace(path);
-  // A guest that shares a folder of the root may have put a link into it.
-  return roots.some(
-    (root) => isBelow(path, root) && real !== undefined && isBelow(real, realPlace(root) ?? root),
+  return (
+    isAbsolute(path) &&
+    normalize(path) === path &&
+    roots.some((root) => path !== root && isPlacedBelow(path, root))
   );
-}
-
-/** The path without symbolic links, as far as it is there; undefined where a link leads nowhere. */
-function realPlace(path: string): string | undefined {
-  try {
-    return realpathSync(path);
-  } catch {
-    if (lstatSync(path, { throwIfNoEntry: false }) !== undefined) return undefined;
-    const folder = realPlace(dirname(path));
-    return folder === undefined ? undefined : join(folder, basename(path));
-  }
 }

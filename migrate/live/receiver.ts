@@ -1,4 +1,4 @@
-import { CancelledError, VhuError } from "../../src/errors.ts";
+import { CancelledError, StateError, VhuError } from "../../src/errors.ts";
 import { TOKEN_LIFETIME_MS } from "../../src/limits.ts";
 import type { Logger } from "../../src/logger.ts";
 import type { OperationsLog } from "../operations/mod.ts";
@@ -146,11 +146,13 @@ class Arrivals {
       await onArrival(report);
       this.#first.resolve();
     } catch (error) {
-      if (!(error instanceof VhuError)) throw error;
-      onFailure(error);
+      // Whatever went wrong with one machine ends no receiver that takes others.
+      const failure = error instanceof Error ? error : new StateError(String(error));
+      if (!(error instanceof VhuError)) logger.error(`a migration failed by a bug of vhu: ${failure.stack}`);
+      onFailure(failure);
       // Who was only cancelled, or whose sender went away, has taken none: the receiver waits for the next.
       if (error instanceof CancelledError) onNothing();
-      else this.#first.reject(error);
+      else this.#first.reject(failure);
     }
   }
 }

@@ -26,7 +26,6 @@ export async function assessLoad(record: OperationRecord, look: LookAtMachine): 
   const actions: RecoveryAction[] = [
     ...left.map((each) => ({ do: "end-process" as const, ...each })),
     ...(facts.sockets ?? []).map((path) => ({ do: "remove-socket" as const, path })),
-    ...(facts.temporaryFiles ?? []).map((path) => ({ do: "remove-file" as const, path })),
   ];
   const afterwards = `nothing of it is left; vhu migrate load ${record.source} starts anew`;
   if (left.length > 0) {

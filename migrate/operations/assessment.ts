@@ -9,7 +9,6 @@ export type RecoveryAction =
   | { readonly do: "record"; readonly phase: string; readonly facts: OperationFacts }
   /** Removes what a killed writer left beside this file. */
   | { readonly do: "remove-leftovers"; readonly path: string }
-  | { readonly do: "remove-file"; readonly path: string }
   /** Removes a socket file that nobody listens at. */
   | { readonly do: "remove-socket"; readonly path: string }
   /** Lets the machine at this address run again. */

@@ -19,8 +19,7 @@ const facts = z.object({
   runsAt: z.string().optional(),
   /** Processes that this operation started. */
   started: z.array(processIdentity.extend({ role: z.string() })).optional(),
-  /** Files and sockets that mean nothing once the operation has broken off. */
-  temporaryFiles: z.array(z.string()).optional(),
+  /** Sockets that mean nothing once the operation has broken off. */
   sockets: z.array(z.string()).optional(),
   /** The root of a snapshot that is whole, under its name, and on disk. */
   root: z.string().optional(),

@@ -1,4 +1,3 @@
-import { rmSync } from "node:fs";
 import { PeerError, UsageError } from "../../src/errors.ts";
 import { Deadline, isRunning, type ProcessIdentity, signalProcess, UnixListener } from "../../src/sys/mod.ts";
 import { removeLeftovers } from "../snapshot/mod.ts";
@@ -37,8 +36,6 @@ export function describeAction(action: RecoveryAction): string {
       return `write down that it is ${action.phase}`;
     case "remove-leftovers":
       return `remove what a killed writer left beside ${action.path}`;
-    case "remove-file":
-      return `remove ${action.path}`;
     case "remove-socket":
       return `remove the socket ${action.path}`;
     case "resume-machine":
@@ -55,8 +52,6 @@ async function perform(
       return endProcess(action.process);
     case "remove-leftovers":
       return removeLeftovers(action.path);
-    case "remove-file":
-      return rmSync(action.path, { force: true });
     case "remove-socket":
       return removeSocket(action.path);
     case "resume-machine":

@@ -1,4 +1,5 @@
-import { isAbsolute, normalize, resolve, sep } from "node:path";
+import { isAbsolute, normalize, resolve } from "node:path";
+import { isPlacedBelow } from "./real-place.ts";
 
 /** What paths of a recorded command line may be. */
 export interface PathPolicy {
@@ -23,7 +24,5 @@ export function isAllowedPath(path: string, { roots, given }: PathPolicy): boole
     return false;
   if (given?.has(path)) return true;
   if (/^\/(?:proc|sys|dev\/fd)(?:\/|$)/.test(path) || path.startsWith("/dev/fdset")) return false;
-  return roots.some(
-    (root) => root === "/" || path === root || path.startsWith(root.endsWith(sep) ? root : root + sep),
-  );
+  return roots.some((root) => root === "/" || isPlacedBelow(path, root));
 }

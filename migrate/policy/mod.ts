@@ -11,5 +11,6 @@ export { formatOptionList, type OptionPair, parseOptionList, parseTypedOption } 
 export { OwnSnapshots } from "./own-snapshots.ts";
 export { type QemuArgumentPolicy, qemuArguments } from "./qemu-arguments.ts";
 export { deviceKeys } from "./qemu-options.ts";
+export { isPlacedBelow } from "./real-place.ts";
 export { stateFolder } from "./state-folder.ts";
 export { TrustedKeys } from "./trusted-keys.ts";

@@ -144,6 +144,5 @@ function discardActions(record: OperationRecord): RecoveryAction[] {
   return [
     ...startedProcesses(record).map((each) => ({ do: "end-process" as const, ...each })),
     ...(facts.sockets ?? []).map((path) => ({ do: "remove-socket" as const, path })),
-    ...(facts.temporaryFiles ?? []).map((path) => ({ do: "remove-file" as const, path })),
   ];
 }

@@ -1,4 +1,7 @@
 import { expect, test } from "bun:test";
+import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { qemuArguments } from "../../../migrate/policy/mod.ts";
 
 const policy = { roots: ["/srv/vm"] };
@@ -75,4 +78,19 @@ test("what is understood is built anew; what is vhu's business is left out", () 
     ...["-device", "virtio-blk-pci,drive=d,id=disk0"],
     ...["-drive", "if=virtio,format=raw,file=/srv/vm/disk.raw", "-kernel", "/srv/vm/k"],
   ]);
+});
+
+test("a link in an allowed folder does not lead out of it", () => {
+  const root = mkdtempSync(join(tmpdir(), "vhu-root-"));
+  try {
+    symlinkSync("/etc", join(root, "folder"));
+    symlinkSync("/etc/passwd", join(root, "disk.raw"));
+    writeFileSync(join(root, "own.raw"), "");
+    const kernel = (path: string) => qemuArguments(["-kernel", join(root, path)], { roots: [root] });
+    expect(() => kernel("disk.raw")).toThrow("allowed folder");
+    expect(() => kernel("folder/shadow")).toThrow("allowed folder");
+    expect(kernel("own.raw")).toEqual(["-kernel", join(root, "own.raw")]);
+  } finally {
+    rmSync(root, { recursive: true });
+  }
 });
