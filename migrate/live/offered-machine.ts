@@ -1,5 +1,5 @@
 import { FormatError } from "../../src/errors.ts";
-import type { SnapshotManifest } from "../snapshot/mod.ts";
+import { parseManifest, type SnapshotManifest } from "../snapshot/mod.ts";
 import type { Offer } from "./messages.ts";
 
 /**
@@ -9,8 +9,8 @@ import type { Offer } from "./messages.ts";
  * @throws FormatError
  */
 export function offeredManifest(offer: Pick<Offer, "type" | "machine">, manifest: unknown): SnapshotManifest {
-  const { machine } = manifest as SnapshotManifest;
-  if (offer.type !== "machine" || Bun.deepEquals(machine, offer.machine)) return manifest as SnapshotManifest;
+  const parsed = parseManifest(manifest);
+  if (offer.type !== "machine" || Bun.deepEquals(parsed.machine, offer.machine)) return parsed;
   throw new FormatError(
     "the machine that came is not the one that was offered and looked at: nothing of it stays here; send it again with a vhu that is unchanged",
     "manifest",

@@ -1,5 +1,6 @@
 import { PeerError, StateError } from "../../src/errors.ts";
 import type { Logger } from "../../src/logger.ts";
+import { parseMachineConfig } from "../machine-file/mod.ts";
 import { OPERATION_VARIABLE, Operation, type OperationsLog } from "../operations/mod.ts";
 import { GuestMemory } from "../ram/mod.ts";
 import { type Arrival, addressOf, startArrival } from "./arrival.ts";
@@ -209,7 +210,14 @@ async function handOver(side: DestinationSide): Promise<void> {
   if (side.name !== "running") throw new StateError("the machine was dropped here: it goes on at the sender");
 }
 
-function requireRoom(totalBytes: number, { memoryBytes }: Offer, { memoryMaxBytes }: ArrivalPolicy): void {
+/** What comes is what was offered and looked at. A native machine maps all that its description says. @throws PeerError */
+function requireRoom(totalBytes: number, offer: Offer, { memoryMaxBytes }: ArrivalPolicy): void {
+  const { memoryBytes, type, machine } = offer;
+  const described =
+    type === "machine" ? parseMachineConfig(machine, "offer").memory["size-mib"] * 2 ** 20 : totalBytes;
+  if (described !== totalBytes || (type === "machine" && described !== memoryBytes)) {
+    throw new PeerError(`the sender wants ${totalBytes} bytes of memory for a machine that has ${described}`);
+  }
   // ROMs and a graphics card's memory are not in what QEMU calls its memory.
   const most = Math.min(memoryBytes + EXTRA_BYTES, memoryMaxBytes ?? Number.POSITIVE_INFINITY);
   if (totalBytes <= most) return;

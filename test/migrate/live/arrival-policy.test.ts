@@ -26,6 +26,8 @@ function offerOf(device: readonly object[], disks: readonly object[] = []) {
   return { type: "machine", name: "m", architecture, memoryBytes: 1 << 20, machine, disks };
 }
 
+/** What a manifest has beside the machine. */
+const REST = { devices: [], memory: { totalBytes: 0 } };
 const con = (port: object) => ({ name: "c", type: "console", port: [port] });
 const net = (end: object) => ({ name: "n", type: "net", ...end });
 
@@ -58,9 +60,10 @@ test("what is built is what was offered: a manifest cannot bring in what the pol
   const machine = { name: "m", device: [{ name: "d", type: "blk", image: "/srv/vm/disk" }] };
   const offer = { type: "machine", machine } as const;
   const other = { ...machine, device: [{ name: "d", type: "blk", image: "/etc/shadow" }] };
-  expect(offeredManifest(offer, { machine: structuredClone(machine) }).machine).toEqual(machine);
-  expect(() => offeredManifest(offer, { machine: other })).toThrow(FormatError);
-  expect(() => offeredManifest(offer, {})).toThrow(FormatError);
+  expect(offeredManifest(offer, { ...REST, machine: structuredClone(machine) }).machine).toEqual(machine);
+  expect(() => offeredManifest(offer, { ...REST, machine: other })).toThrow(FormatError);
+  expect(() => offeredManifest(offer, REST)).toThrow("is not the one that was offered");
+  expect(() => offeredManifest(offer, { machine })).toThrow("the manifest is invalid");
 });
 
 test("a link does not lead out of the allowed folders, and files beside them are not told about", () => {
