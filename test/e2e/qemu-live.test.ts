@@ -85,7 +85,6 @@ test.skipIf(!peers)(
   async () => {
     await using source = await boot("vm", [], WRITING);
     await waitForBeats(source, 3);
-    const parameters = await qmp(source, "query-migrate-parameters");
     const slow = { bandwidthMaxBytes: 30 << 20 };
     using driver = await QemuDriver.connect(source.qmpPath);
     await expect(driver.startPrecopy(countingSink(), { throttle: "dirty-limit" })).rejects.toThrow("KVM");
@@ -124,8 +123,6 @@ test.skipIf(!peers)(
     expect(driver.resume()).rejects.toThrow("runs elsewhere");
     driver[Symbol.dispose]();
     expect(await runState(source)).toBe("postmigrate");
-    // A monitor serves one client, so this waits for the driver's end.
-    expect(await qmp(source, "query-migrate-parameters")).toEqual(parameters);
     expect(beats(source).length).toBe(count);
   },
   TEST_TIMEOUT_MS,
