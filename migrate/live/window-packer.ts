@@ -26,41 +26,45 @@ export class WindowPacker {
    */
   pack(window: Uint8Array, place: WindowPlace, room: Uint8Array): number {
     if (place.passNumber > 0) this.#duplicates = undefined;
-    const runs: WindowRun[] = [];
+    const runs: GrowingRun[] = [];
     let plainBytes = 0;
     // The pages as they will be are hashed first: a delta replaces them.
     const pieces = zeroRuns(window);
     const checksum = checksumOf(window, pieces);
     for (const { offset, sizeBytes, isZero } of pieces) {
       for (let at = offset; at < offset + sizeBytes; at += MEMORY_PAGE_BYTES) {
-        const run = isZero ? this.#zero(place, at) : this.#page(window, place, at);
-        if (run.kind === "data" || run.kind === "delta") {
-          if (plainBytes !== at) window.copyWithin(plainBytes, at, at + MEMORY_PAGE_BYTES);
-          plainBytes += MEMORY_PAGE_BYTES;
-        }
-        append(runs, run);
+        const isNew = isZero ? this.#zero(runs, place, at) : this.#page(runs, window, place, at);
+        if (!isNew) continue;
+        if (plainBytes !== at) window.copyWithin(plainBytes, at, at + MEMORY_PAGE_BYTES);
+        plainBytes += MEMORY_PAGE_BYTES;
       }
     }
-    return this.#write(
-      room,
-      { ...place, runs, plainBytes, checksum },
-      window.subarray(0, plainBytes),
-      place.level,
-    );
+    const packed = { ...place, runs, plainBytes, checksum };
+    return this.#write(room, packed, window.subarray(0, plainBytes), place.level);
   }
 
-  #zero({ regionId, offset, passNumber }: WindowPlace, at: number): WindowRun {
+  #zero(runs: GrowingRun[], { regionId, offset, passNumber }: WindowPlace, at: number): false {
     if (passNumber > 0) this.#cache.forget(regionId, offset + at);
-    return { kind: "zero", pages: 1 };
+    append(runs, "zero");
+    return false;
   }
 
-  #page(window: Uint8Array, { regionId, offset, passNumber }: WindowPlace, at: number): WindowRun {
+  /** Whether the page's bytes, or what differs, are to be sent. */
+  #page(
+    runs: GrowingRun[],
+    window: Uint8Array,
+    { regionId, offset, passNumber }: WindowPlace,
+    at: number,
+  ): boolean {
     const page = window.subarray(at, at + MEMORY_PAGE_BYTES);
     if (passNumber > 0) {
-      return { kind: this.#cache.exchange(page, regionId, offset + at) ? "delta" : "data", pages: 1 };
+      append(runs, this.#cache.exchange(page, regionId, offset + at) ? "delta" : "data");
+      return true;
     }
     const place = this.#duplicates?.findOrAdd(page, regionId, offset + at);
-    return place === undefined ? { kind: "data", pages: 1 } : { kind: "duplicate", pages: 1, ...place };
+    if (place === undefined) append(runs, "data");
+    else append(runs, "duplicate", place.regionId, place.offset);
+    return place === undefined;
   }
 
   #write(
@@ -98,15 +102,16 @@ export function checksumOf(
   return xxh3(new Uint8Array(hashes.buffer));
 }
 
-function append(runs: WindowRun[], run: WindowRun): void {
-  const last = runs.at(-1);
-  const isOn =
-    last !== undefined && last.kind === run.kind && (run.kind !== "duplicate" || isNext(last, run));
-  if (isOn) runs[runs.length - 1] = { ...last, pages: last.pages + 1 };
-  else runs.push(run);
-}
+/** Changed in place: this runs for each page. */
+type GrowingRun = { kind: WindowRun["kind"]; pages: number; regionId: number; offset: number };
 
-function isNext(last: WindowRun, run: PagePlace): boolean {
-  if (last.kind !== "duplicate" || last.regionId !== run.regionId) return false;
-  return last.offset + last.pages * MEMORY_PAGE_BYTES === run.offset;
+function append(runs: GrowingRun[], kind: WindowRun["kind"], regionId = 0, offset = 0): void {
+  const last = runs.at(-1);
+  const isNext =
+    last !== undefined &&
+    last.kind === kind &&
+    (kind !== "duplicate" ||
+      (last.regionId === regionId && last.offset + last.pages * MEMORY_PAGE_BYTES === offset));
+  if (isNext) last.pages += 1;
+  else runs.push({ kind, pages: 1, regionId, offset });
 }
