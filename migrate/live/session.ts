@@ -41,6 +41,8 @@ export class Session implements Disposable {
   #failure: Error | undefined;
   readonly #failed = new AbortController();
   #reconnections = 0;
+  /** All was said: a connection that ends now is no loss. */
+  #isSaid = false;
   #pastBytes = 0;
   /** Called for each frame of memory or state, in the order of its stream; set before any may come. */
   onData: ((frame: Frame) => Promise<void> | undefined) | undefined;
@@ -297,6 +299,8 @@ export class Session implements Disposable {
     if (this.#messages.length >= MAX_LIVE_WAITING_MESSAGES) {
       throw new FormatError("more messages came than anybody waits for", "session");
     }
+    // The last word of a move: whoever has said it closes when it has arrived.
+    if (message.kind === "running") this.#isSaid = true;
     this.#messages.push(message);
   }
 
@@ -305,6 +309,7 @@ export class Session implements Disposable {
     this.#pastBytes += bytesOf(link);
     this.#links[number] = undefined;
     link[Symbol.dispose]();
+    if (this.#isSaid) return;
     if (cause instanceof FormatError) this.fail(cause);
     else this.expectLink(number, cause);
   }

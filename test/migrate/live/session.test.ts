@@ -132,3 +132,16 @@ test("a memory map that names a region twice is refused: each gets a memfd", () 
   const map: LiveMessage = { kind: "prepare", memoryMap: [region, region] };
   expect(() => decodeMessage(liveMessage, encodeMessage(map), "message")).toThrow("regions repeat");
 });
+
+test("who has said that it runs may close: nobody tries to connect again", async () => {
+  using rig = await LiveRig.start();
+  const lines: string[] = [];
+  using session = await rig.open({ onConnection: (line) => lines.push(line) });
+  const receiver = rig.sessions[0]!;
+  await receiver.say({ kind: "running", resumeMs: 1, address: "machine:/m" });
+  expect(await receiver.settled(5_000)).toBe(true);
+  receiver.finish();
+  await Bun.sleep(300);
+  expect(lines).toEqual([]);
+  expect((await session.expect("running")).address).toBe("machine:/m");
+});
