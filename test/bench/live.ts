@@ -87,6 +87,7 @@ class Traveller {
   #count = 0;
   #serials: string[] = [];
   #running: RunningQemu | undefined;
+  #arrived = 0;
 
   private constructor(
     readonly folder: string,
@@ -119,8 +120,17 @@ i=0; while :; do i=$((i+1)); echo "COUNT $i"; usleep 10000; done`;
     if (rate !== undefined) traveller.#hosts.limit(rate);
     const qemu = traveller.#start(traveller.#host, []);
     await qemu.waitForSerial(/FILLED[\s\S]*COUNT 10\n/, TIMEOUT_MS);
-    process.on("exit", () => traveller.#hosts[Symbol.dispose]());
+    process.on("exit", () => traveller.#end());
     return traveller;
+  }
+
+  #end(): void {
+    try {
+      if (this.#arrived > 0) process.kill(this.#arrived, "SIGKILL");
+    } catch {
+      // It was sent on, and has ended.
+    }
+    this.#hosts[Symbol.dispose]();
   }
 
   /** Seconds, MiB on the wire, and the longest silence of the guest in milliseconds. */
@@ -142,6 +152,8 @@ i=0; while :; do i=$((i+1)); echo "COUNT $i"; usleep 10000; done`;
     const sent = await from.run("migrate", "send", "--token", token, `qmp:${this.#monitor}`, target);
     if (sent.status !== 0) throw new Error(sent.stderr);
     await receiver.process.exited;
+    // What has arrived outlives its receiver, and must not outlive the bench.
+    this.#arrived = Number(/process (\d+),/.exec(receiver.stdout())?.[1] ?? 0);
     this.#host = to;
     this.#monitor = to.path("vm.sock");
   }
