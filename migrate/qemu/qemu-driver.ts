@@ -170,7 +170,15 @@ export class QemuDriver implements VmDriver {
     const outgoing = await OutgoingStream.open(this.#client);
     this.#outgoing = outgoing;
     const collector = new PageCollector(sink);
-    const parsed = await keeper.beside((signal) => read(outgoing, collector, signal), options.signal);
+    const parsed = await keeper.beside(async (signal) => {
+      try {
+        return await read(outgoing, collector, signal);
+      } catch (error) {
+        // QEMU may be in the middle of a write to us and answer nothing meanwhile, what the keeper has asked included (seen).
+        this.#closeOutgoing();
+        throw error;
+      }
+    }, options.signal);
     // As they are now that the VM stands still and has flushed them.
     const disks = await keeper.keep(machine.workingFolder, machine.backends, options);
     if (options.goesOn) this.#closeOutgoing();
