@@ -2,6 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { NetNamespace } from "./net-namespace.ts";
+import { endProcessesOf } from "./started-machines.ts";
 import { startVhu, type VhuProcess } from "./vhu-process.ts";
 
 const LOG_TIMEOUT_MS = 60_000;
@@ -127,6 +128,7 @@ export class LiveHosts implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    endProcessesOf(this.folder);
     this.a.namespace?.[Symbol.dispose]();
     this.b.namespace?.[Symbol.dispose]();
     rmSync(this.folder, { recursive: true, force: true });

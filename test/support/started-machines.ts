@@ -24,11 +24,20 @@ export async function waitUntil(isThere: () => boolean, timeoutMs = BOOT_TIMEOUT
 
 /** The command lines of processes that have a path of a test's own in it. */
 export function processesOf(folder: string): string[] {
+  return found(folder).map(({ words }) => words.replaceAll("\0", " "));
+}
+
+/** What a test has started and not ended, wherever it stopped. */
+export function endProcessesOf(folder: string): void {
+  for (const { pid } of found(folder)) if (pid !== process.pid) killQuietly(pid);
+}
+
+function found(folder: string): { readonly pid: number; readonly words: string }[] {
   return readdirSync("/proc").flatMap((pid) => {
     if (!/^\d+$/.test(pid)) return [];
     try {
       const words = readFileSync(`/proc/${pid}/cmdline`, "utf8");
-      return words.includes(folder) ? [words.replaceAll("\0", " ")] : [];
+      return words.includes(folder) ? [{ pid: Number(pid), words }] : [];
     } catch {
       // It has ended meanwhile.
       return [];
