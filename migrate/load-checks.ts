@@ -2,7 +2,7 @@ import { readFileSync, statfsSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { CompatibilityError, FormatError, SyscallError } from "../src/errors.ts";
 import { MAX_IN_MEMORY_STATE_BYTES } from "../src/limits.ts";
-import { unixSockets } from "../src/sys/mod.ts";
+import { listeningPaths } from "../src/sys/mod.ts";
 import type { PreflightCheck } from "./driver.ts";
 import { OwnSnapshots, TrustedKeys } from "./policy/mod.ts";
 import type { SnapshotReader } from "./snapshot/mod.ts";
@@ -34,9 +34,7 @@ export async function loadChecks(
 }
 
 async function machineChecks(machine: Readonly<Record<string, unknown>>): Promise<PreflightCheck[]> {
-  const listening = new Set(
-    unixSockets().flatMap(({ isListening, path }) => (isListening && path !== undefined ? [path] : [])),
-  );
+  const listening = listeningPaths();
   try {
     // Each is loaded when it is needed: together they take longer to load than all the rest of a look at a file.
     if ((machine as { readonly kind?: unknown }).kind === "qemu") {

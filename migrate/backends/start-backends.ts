@@ -1,6 +1,6 @@
 import { lstatSync, unlinkSync } from "node:fs";
 import { PeerError, StateError, UsageError } from "../../src/errors.ts";
-import { Deadline, UnixListener, unixSockets } from "../../src/sys/mod.ts";
+import { Deadline, listeningPaths, UnixListener, unixSockets } from "../../src/sys/mod.ts";
 import { GuardedProcess } from "./guarded-process.ts";
 
 /** A back-end to be started for a machine. */
@@ -100,7 +100,7 @@ export class StartedBackends implements AsyncDisposable {
   }
 
   #areThere(): boolean {
-    const listening = new Set(unixSockets().flatMap(({ isListening, path }) => (isListening ? [path] : [])));
+    const listening = listeningPaths();
     return this.#processes.every(({ command }) => command.connects || listening.has(command.socket));
   }
 }

@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, openSync, readFileSync } from "node:fs";
 import { PeerError, SyscallError } from "../../src/errors.ts";
-import { Deadline, type Fd, UnixListener, type UnixSocket, unixSockets } from "../../src/sys/mod.ts";
+import { Deadline, type Fd, listeningPaths, UnixListener, type UnixSocket } from "../../src/sys/mod.ts";
 import { streamSockets } from "./migration-stream.ts";
 import { QemuDriver, type QemuDriverOptions } from "./qemu-driver.ts";
 
@@ -86,7 +86,7 @@ export class QemuLaunch implements Disposable {
     const deadline = new Deadline(START_TIMEOUT_MS);
     if (this.child.pid === undefined) throw new SyscallError("spawn", "ENOENT", this.child.spawnfile);
     // The path is there before QEMU listens at it.
-    while (!unixSockets().some(({ path, isListening }) => isListening && path === this.socketPath)) {
+    while (!listeningPaths().has(this.socketPath)) {
       options.signal?.throwIfAborted();
       if (this.#hasEnded || deadline.expired) throw this.#failure();
       await Bun.sleep(POLL_MS);

@@ -34,6 +34,13 @@ const TCP_LISTEN = 10;
 const ALL_STATES = 0xffff_ffff;
 const RECEIVE_BYTES = 256 * 1024;
 
+/** Where somebody listens, as the paths were given to bind. Nobody is connected to. */
+export function listeningPaths(): ReadonlySet<string> {
+  return new Set(
+    unixSockets().flatMap(({ isListening, path }) => (isListening && path !== undefined ? [path] : [])),
+  );
+}
+
 /** All UNIX sockets. Nobody is connected to: that would end a one-shot daemon. */
 export function unixSockets(): UnixSocketEntry[] {
   try {

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Subprocess } from "bun";
 import { baseFeatures } from "../../src/frontend/mod.ts";
-import { connectUnix, Deadline, unixSockets } from "../../src/sys/mod.ts";
+import { connectUnix, Deadline, listeningPaths } from "../../src/sys/mod.ts";
 import { Driver, DriverMemory, type DriverState } from "../support/driver/mod.ts";
 import { ROOT } from "../support/source-files.ts";
 
@@ -39,7 +39,7 @@ async function serve(socket: string): Promise<Subprocess> {
   children.push(child);
   const deadline = new Deadline(TIMEOUT_MS);
   // The path is there before anybody listens at it.
-  const isUp = () => unixSockets().some(({ path, isListening }) => path === socket && isListening);
+  const isUp = () => listeningPaths().has(socket);
   while (!isUp() && child.exitCode === null && !deadline.expired) await Bun.sleep(10);
   return child;
 }
