@@ -14,8 +14,9 @@ import { action, addCommand, type CommandContext } from "../command.ts";
 import { addOpeningOptions, credentialsOf, type OpeningOptions, openPath } from "../credentials.ts";
 import { writeHexdump } from "../output/hexdump.ts";
 import { printable } from "../output/printable.ts";
-import { damagedPage, describeDamage } from "../snapshot/damaged.ts";
+import { damagedPage } from "../snapshot/damaged.ts";
 import { describeSnapshot } from "../snapshot/describe.ts";
+import { describeDamage } from "../snapshot/describe-damage.ts";
 import { deviceNamed } from "../snapshot/device-named.ts";
 import { deviceTreeNamed } from "../snapshot/device-trees.ts";
 import { lockedPage } from "../snapshot/locked-page.ts";
@@ -44,7 +45,7 @@ export function registerSnapshotInspect(parent: Command): void {
 Reads the header, the manifest and the index, checks them against the root hash, and shows who made the
 snapshot, of what machine and devices, what its memory is made of, and what is in the way of loading it on
 this host. Costs little at any size. It does not read the memory itself: "vhu snapshot verify" does. FILE may
-be "-" for stdin. Of a damaged file it shows what can be believed, each part by its own checksum, and what not.
+be "-" for stdin. Of a damaged file it shows what can be believed, each part by its own checksum, and what not; --html, too.
 --device takes one device's state apart: those of vhu, virtiofsd, passt and crosvm. --section shows one part of the
 file: ${sectionNames.join(", ")}.`,
     examples: [
@@ -127,6 +128,11 @@ async function openOrSalvage(
     const salvaged = await salvageSnapshot(path, credentialsOf(options));
     if (salvaged === undefined) throw error;
     const damage = describeDamage(salvaged);
+    if (options.html !== undefined) {
+      const { path: page } = parseAddressOf(options.html, "page", ["file"]);
+      const { writeDamagedPage } = await import("../snapshot/html/write-page.ts");
+      writeDamagedPage(page, { file, damage, extents: salvaged.extents });
+    }
     if (output.json) output.document(damage);
     else output.lines(damagedPage(file, damage));
     throw error;

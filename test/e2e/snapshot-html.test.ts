@@ -1,9 +1,9 @@
 import { afterAll, describe, expect, test } from "bun:test";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { SnapshotWriter } from "../../migrate/snapshot/mod.ts";
+import { SnapshotReader, SnapshotWriter } from "../../migrate/snapshot/mod.ts";
 import { encodeState } from "../../src/state/mod.ts";
 import { runVhu } from "../bin/run-vhu.ts";
 import { fixture } from "../fixtures/make-snapshot.ts";
@@ -70,6 +70,21 @@ async function pageOf(path: string, name: string): Promise<string> {
   return page;
 }
 
+/** With the records of these types flipped; 3, and the page is there all the same. */
+async function damagedPageOf(path: string, typeNames: readonly string[], name: string): Promise<string> {
+  const bytes = new Uint8Array(readFileSync(path));
+  using reader = SnapshotReader.open(path);
+  for (const typeName of typeNames) {
+    bytes[reader.records().find((record) => record.typeName === typeName)!.offset + 33]! ^= 1;
+  }
+  const [damaged, page] = [join(folder, `${name}.vhu`), join(folder, `${name}.html`)];
+  writeFileSync(damaged, bytes);
+  const ran = await runVhu(["snapshot", "inspect", "--html", page, damaged]);
+  expect(ran.status).toBe(3);
+  expect(ran.stdout).toContain("DAMAGED");
+  return page;
+}
+
 describe.skipIf(!peers)("the page that --html writes, in Chromium", () => {
   test("light and dark, without an error, and nothing is fetched", async () => {
     const page = pathToFileURL(await pageOf(fixture.paths[1]!, "plain.html")).href;
@@ -100,19 +115,55 @@ describe.skipIf(!peers)("the page that --html writes, in Chromium", () => {
     expect(browser.complaints).toEqual([]);
   });
 
-  test("texts of a hostile file stay texts", async () => {
-    const page = await pageOf(await hostileSnapshot(), "hostile.html");
+  test("of a damaged file: what can be believed and what cannot, light and dark, and nothing is fetched", async () => {
+    const path = await damagedPageOf(fixture.paths[1]!, ["index", "extents"], "damaged");
+    const page = pathToFileURL(path).href;
+    await using browser = await Browser.start(peers!.chromium.command);
+    const colour = "getComputedStyle(document.querySelector('rect.k-lost')).fill";
+    const colours: string[] = [];
+    for (const scheme of ["light", "dark"] as const) {
+      await browser.setColorScheme(scheme);
+      await browser.open(page);
+      colours.push(await browser.evaluate<string>(colour));
+    }
+    expect(colours).toEqual(["rgb(208, 72, 62)", "rgb(255, 123, 114)"]);
+    const text = await browser.evaluate<string>("document.body.innerText");
+    for (const words of [
+      ...["DAMAGED: nothing of it should be run", "fixture, suspended", "console0", "whole"],
+      ...["264 KiB of 264 KiB", "index at 1732: the checksum", "memory ram 0x0…0x40000"],
+    ]) {
+      expect(text).toContain(words);
+    }
+    const lost = `[...document.querySelectorAll("dt")].find((each) => each.textContent === "index, root").nextElementSibling`;
+    expect(await browser.evaluate<string>(`${lost}.textContent`)).toBe("LOST");
+    expect(await browser.evaluate<boolean>("document.documentElement.scrollWidth <= innerWidth")).toBe(true);
+    expect(browser.requests).toEqual([page, page]);
+    expect(browser.complaints).toEqual([]);
+  });
+
+  test("texts of a hostile file stay texts, damaged or not", async () => {
+    const hostile = await hostileSnapshot();
+    const damaged = await damagedPageOf(hostile, ["index", "deviceState"], "hostile-damaged");
+    expect(readFileSync(damaged, "utf8")).not.toContain("\u202e");
+    const page = await pageOf(hostile, "hostile.html");
     expect(readFileSync(page, "utf8")).not.toContain("\u202e");
     await using browser = await Browser.start(peers!.chromium.command);
-    await browser.open(pathToFileURL(page).href);
-    expect(await browser.evaluate<string>("document.title")).toContain("<script>");
-    const strange =
-      "[...document.querySelectorAll('script, img, iframe, link, object, [onload], [onerror]')].length";
-    expect(await browser.evaluate<number>(strange)).toBe(0);
-    expect(await browser.evaluate<number>("document.styleSheets.length")).toBe(1);
-    const text = await browser.evaluate<string>("document.body.textContent");
-    expect(text.split("</style></script>").length).toBeGreaterThan(15);
-    expect(await browser.evaluate<boolean>("document.documentElement.scrollWidth <= innerWidth")).toBe(true);
+    for (const [path, texts] of [
+      [page, 15],
+      [damaged, 8],
+    ] as const) {
+      await browser.open(pathToFileURL(path).href);
+      expect(await browser.evaluate<string>("document.title")).toContain("<script>");
+      const strange =
+        "[...document.querySelectorAll('script, img, iframe, link, object, [onload], [onerror]')].length";
+      expect(await browser.evaluate<number>(strange)).toBe(0);
+      expect(await browser.evaluate<number>("document.styleSheets.length")).toBe(1);
+      const text = await browser.evaluate<string>("document.body.textContent");
+      expect(text.split("</style></script>").length).toBeGreaterThan(texts);
+      expect(await browser.evaluate<boolean>("document.documentElement.scrollWidth <= innerWidth")).toBe(
+        true,
+      );
+    }
     expect(browser.requests.filter((url) => !url.startsWith("file:"))).toEqual([]);
     expect(browser.complaints).toEqual([]);
   });

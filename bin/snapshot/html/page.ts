@@ -6,9 +6,9 @@ import type { SnapshotDescription } from "../describe.ts";
 import { machineText } from "../machine-text.ts";
 import { deviceCount } from "../page.ts";
 import { devicesPart } from "./device-part.ts";
-import { html, Markup } from "./markup.ts";
+import { html, type Markup } from "./markup.ts";
 import { memoryPart } from "./memory-part.ts";
-import { STYLE } from "./style.ts";
+import { pageText } from "./page-text.ts";
 import { treesPart } from "./trees-part.ts";
 
 /** All that a page is made of. */
@@ -21,25 +21,18 @@ export interface PageContent {
   extentsOf(regionId: number): readonly Extent[];
 }
 
-/** No script, and nothing from elsewhere: the browser is told to refuse both. */
-const POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
-
 /** One page about a snapshot, complete in itself, as a text. */
 export function htmlPage(content: PageContent): string {
   const { file, snapshot, checks, trees, records } = content;
-  const page = html`<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="${POLICY}"><meta name="referrer" content="no-referrer">
-<title>${nameOf(snapshot)} – vhu snapshot</title><style>${STYLE_MARKUP}</style></head><body><main>
-${headPart(file, snapshot, checks)}${figuresPart(snapshot)}
+  return pageText(
+    nameOf(snapshot),
+    html`${headPart(file, snapshot, checks)}${figuresPart(snapshot)}
 <div class="two">${factsPart(file, snapshot)}${checksPart(checks)}</div>
 ${memoryPart(snapshot, (id) => content.extentsOf(id))}${devicesPart(snapshot)}${treesPart(trees)}${recordsPart(records, snapshot)}
 <footer>root <span class="mono">${snapshot.root}</span><br>Header, index, end and root hash are right. Every byte:
-<code>vhu snapshot verify ${file}</code></footer></main></body></html>`;
-  return `${page.text}\n`;
+<code>vhu snapshot verify ${file}</code></footer>`,
+  );
 }
-
-const STYLE_MARKUP = new Markup(STYLE);
 
 function nameOf({ machine, header }: SnapshotDescription): string {
   const name = machine?.name ?? header.machine?.name;

@@ -4,14 +4,14 @@ export const STYLE = `
   color-scheme: light dark;
   --page: #f4f5f8; --card: #ffffff; --line: #e1e4eb; --text: #1b2030; --soft: #5d6579; --faint: #8b93a7;
   --accent: #3a5bd9; --good: #14804a; --good-back: #e3f5ea; --bad: #b3261e; --bad-back: #fdeae8;
-  --data: #3a5bd9; --duplicate: #1d9a8a; --parent: #b7791f; --zero: #e3e7ef; --unknown: #d0483e; --track: #e3e7ef;
+  --data: #3a5bd9; --duplicate: #1d9a8a; --parent: #b7791f; --zero: #e3e7ef; --lost: #d0483e; --track: #e3e7ef;
   --code: #f1f3f8; --shadow: 0 1px 2px rgba(20, 26, 44, .06), 0 6px 20px rgba(20, 26, 44, .05);
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --page: #10131a; --card: #181c25; --line: #2a303d; --text: #e7eaf2; --soft: #a3abbd; --faint: #757e93;
     --accent: #8aa4ff; --good: #5fd39a; --good-back: #14301f; --bad: #ff8f86; --bad-back: #3a1a18;
-    --data: #7c96ff; --duplicate: #41c4b2; --parent: #e0aa4e; --zero: #262c38; --unknown: #ff7b72; --track: #262c38;
+    --data: #7c96ff; --duplicate: #41c4b2; --parent: #e0aa4e; --zero: #262c38; --lost: #ff7b72; --track: #262c38;
     --code: #11151c; --shadow: 0 1px 2px rgba(0, 0, 0, .4);
   }
 }
@@ -49,6 +49,8 @@ ul.checks b { font-weight: 600; overflow-wrap: anywhere; } ul.checks span { colo
 svg.map { display: block; width: 100%; border-radius: 7px; background: var(--zero); }
 .k-data { fill: var(--data); background: var(--data); } .k-duplicate { fill: var(--duplicate); background: var(--duplicate); }
 .k-parent { fill: var(--parent); background: var(--parent); } .k-zero { fill: var(--zero); background: var(--zero); }
+.k-lost { fill: var(--lost); background: var(--lost); } dd.lost, td.lost { color: var(--bad); font-weight: 600; }
+ul.places { margin: 0; padding-left: 20px; color: var(--soft); } ul.places li { padding: 2px 0; overflow-wrap: anywhere; }
 .legend { display: flex; flex-wrap: wrap; gap: 6px 20px; margin-top: 10px; font-size: 13.5px; color: var(--soft); }
 .legend i { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 7px; vertical-align: -1px; }
 .legend b { color: var(--text); font-weight: 600; font-variant-numeric: tabular-nums; }

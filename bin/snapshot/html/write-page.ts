@@ -3,6 +3,7 @@ import type { SnapshotReader } from "../../../migrate/snapshot/mod.ts";
 import type { SnapshotDescription } from "../describe.ts";
 import { deviceTrees } from "../device-trees.ts";
 import { writeNewFile } from "../write-new-file.ts";
+import { type DamagedPageContent, damagedHtmlPage } from "./damaged-page.ts";
 import { htmlPage } from "./page.ts";
 
 export interface HtmlPageParts {
@@ -21,4 +22,9 @@ export async function writeHtmlPage(path: string, { reader, ...content }: HtmlPa
     extentsOf: (regionId) => reader.extents(regionId),
   });
   writeNewFile(path, page);
+}
+
+/** Of a file that does not open. @throws SyscallError */
+export function writeDamagedPage(path: string, content: DamagedPageContent): void {
+  writeNewFile(path, damagedHtmlPage(content));
 }

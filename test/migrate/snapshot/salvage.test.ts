@@ -3,7 +3,8 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { generateX25519Identity, identityToRecipient } from "age-encryption";
-import { damagedPage, describeDamage } from "../../../bin/snapshot/damaged.ts";
+import { damagedPage } from "../../../bin/snapshot/damaged.ts";
+import { describeDamage } from "../../../bin/snapshot/describe-damage.ts";
 import {
   type Extent,
   newFileKey,
