@@ -87,8 +87,9 @@ export class PieceWriter {
     const { changed } = this.#options;
     if (changed === undefined) return undefined;
     const first = offset / PAGE_BYTES;
-    return Uint8Array.from({ length: sizeBytes / PAGE_BYTES }, (_, page) =>
-      changed.has(first + page) ? 0 : 1,
-    );
+    const unchanged = new Uint8Array(sizeBytes / PAGE_BYTES);
+    for (let page = 0; page < unchanged.length; page += 1)
+      unchanged[page] = changed.has(first + page) ? 0 : 1;
+    return unchanged;
   }
 }

@@ -62,9 +62,12 @@ export class CompressionPool implements Disposable {
     return Math.min(availableParallelism(), MAX_SNAPSHOT_WORKERS);
   }
 
-  /** Packs a window, whose bytes nobody may change until `take` was called. Windows are taken in order. */
-  submit(window: PlacedWindow, take: Take): void {
-    this.#waiting.push({ window, take });
+  /**
+   * Packs windows, whose bytes nobody may change until their `take` was called. Windows are taken in order. Many at a time
+   * cost less: a Worker that sleeps is woken once.
+   */
+  submit(jobs: readonly Job[]): void {
+    this.#waiting.push(...jobs);
     this.#watch();
   }
 
@@ -111,11 +114,14 @@ export class CompressionPool implements Disposable {
     }
   }
 
+  /** Many at a time, too: only when the Workers have half of what they can hold. */
   #post(): void {
+    if (this.#posted.length > this.#slots.halfCount) return;
     const { counters } = this.#slots;
+    const before = Atomics.load(counters, Counter.posted);
     while (this.#posted.length < this.#slots.count) {
       const job = this.#waiting.shift();
-      if (job === undefined) return;
+      if (job === undefined) break;
       const { plain, regionId, offset, address, frameNumber, unchanged } = job.window;
       const number = this.#first + this.#posted.push(job) - 1;
       this.#slots.setWindow(number, {
@@ -129,8 +135,10 @@ export class CompressionPool implements Disposable {
       });
       Atomics.store(counters, this.#slots.stateIndex(number), SlotState.posted);
       Atomics.store(counters, Counter.posted, number + 1);
-      Atomics.notify(counters, Counter.posted);
     }
+    // A Worker counts itself before it looks for the last time at what is posted: none is missed.
+    const isNew = Atomics.load(counters, Counter.posted) !== before;
+    if (isNew && Atomics.load(counters, Counter.sleeping) > 0) Atomics.notify(counters, Counter.posted);
   }
 
   /**

@@ -9,7 +9,7 @@ import { PAGE_HASH_BYTES } from "./stored-hashes.ts";
 export const SlotState = { free: 0, posted: 1, done: 2, failed: 3 } as const;
 
 /** Indices of the 32-bit counters at the front. */
-export const Counter = { done: 0, posted: 1, taken: 2, stopped: 3, isAwaited: 4 } as const;
+export const Counter = { done: 0, posted: 1, taken: 2, stopped: 3, isAwaited: 4, sleeping: 5 } as const;
 
 const COUNTER_BYTES = 64;
 /** Where in a slot what is. */
@@ -78,6 +78,11 @@ export class CompressionSlots {
 
   static allocate(count: number): SharedArrayBuffer {
     return new SharedArrayBuffer(COUNTER_BYTES + count * SLOT_BYTES);
+  }
+
+  /** The writer looks when no more than this is left to do. */
+  get halfCount(): number {
+    return this.count / 2;
   }
 
   /** Index of a job's state among the counters. */

@@ -48,9 +48,10 @@ for (;;) {
   if (!waitUntilPosted(job)) break;
   const isDone = work(job);
   Atomics.store(counters, slots.stateIndex(job), isDone ? SlotState.done : SlotState.failed);
-  Atomics.add(counters, Counter.done, 1);
+  const left = Atomics.load(counters, Counter.posted) - Atomics.add(counters, Counter.done, 1) - 1;
   Atomics.notify(counters, Counter.done);
-  if (Atomics.exchange(counters, Counter.isAwaited, 0) !== 0) parentPort?.postMessage(0);
+  const isNews = left <= slots.halfCount && Atomics.exchange(counters, Counter.isAwaited, 0) !== 0;
+  if (isNews) parentPort?.postMessage(0);
 }
 
 function waitUntilPosted(job: number): boolean {
@@ -58,7 +59,9 @@ function waitUntilPosted(job: number): boolean {
     const posted = Atomics.load(counters, Counter.posted);
     if (Atomics.load(counters, Counter.stopped) !== 0) return false;
     if (posted > job) return true;
+    Atomics.add(counters, Counter.sleeping, 1);
     Atomics.wait(counters, Counter.posted, posted);
+    Atomics.sub(counters, Counter.sleeping, 1);
   }
 }
 

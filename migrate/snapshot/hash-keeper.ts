@@ -1,5 +1,5 @@
 import { randomFillSync } from "node:crypto";
-import { MEMORY_PAGE_BYTES, type SnapshotRegion } from "./manifest.ts";
+import type { SnapshotRegion } from "./manifest.ts";
 import type { PlainWindow } from "./pack-window.ts";
 import { PageHashes } from "./page-hashes.ts";
 import { HASH_KEY_BYTES } from "./stored-hashes.ts";
@@ -20,11 +20,16 @@ export class HashKeeper {
   /** @param fresh Two words for each page; those of pages that are known to be as in the base are not looked at. */
   window({ regionId, offset, plain, unchanged }: PlainWindow, fresh: BigUint64Array): void {
     const range = this.hashes.range(regionId, offset, plain.length);
-    range.set(fresh.subarray(0, range.length));
-    if (unchanged === undefined) return;
-    for (const [page, isAsInBase] of unchanged.entries()) {
-      const at = page * MEMORY_PAGE_BYTES;
-      if (isAsInBase === 1) this.unchanged(regionId, offset + at, MEMORY_PAGE_BYTES);
+    const theirs = unchanged && this.#base?.range(regionId, offset, plain.length);
+    if (unchanged === undefined || theirs === undefined) {
+      range.set(fresh.subarray(0, range.length));
+      return;
+    }
+    range.set(theirs);
+    for (let page = 0; page < unchanged.length; page += 1) {
+      if (unchanged[page] === 1) continue;
+      range[2 * page] = fresh[2 * page] as bigint;
+      range[2 * page + 1] = fresh[2 * page + 1] as bigint;
     }
   }
 

@@ -1,5 +1,4 @@
 import { UsageError } from "../../src/errors.ts";
-import { MAX_SNAPSHOT_FRAME_BYTES } from "../../src/limits.ts";
 import { addressOf } from "../../src/sys/mod.ts";
 import { createZstd, DEFAULT_LEVEL } from "./compression.ts";
 import { CompressionPool } from "./compression-pool.ts";
@@ -18,10 +17,13 @@ import { ParentPages } from "./parent-pages.ts";
 import { PendingWrite } from "./pending-write.ts";
 import type { RecordOutput } from "./record-output.ts";
 import type { SnapshotReader } from "./snapshot-reader.ts";
+import { windowsOf } from "./windows-of.ts";
 import { zeroRuns } from "./zero-runs.ts";
 
 /** From here on Workers are worth their start (20 ms). */
 const LEAST_POOL_BYTES = 8 * 1024 * 1024;
+/** Where fewer pages have changed, or a smaller share of them, to hand them over would cost more than to compress them. */
+const LEAST_CHANGED = { bytes: 64 * 1024, share: 1 / 16 };
 
 export interface MemoryWriterOptions {
   /** What unchanged pages are left to. */
@@ -113,7 +115,6 @@ export class MemoryWriter implements Disposable {
     if (unchanged !== undefined) this.#expectBase();
     this.#expectNoFailure();
     if (bytes.length === 0) return;
-    this.#givenBytes += bytes.length;
     const address = this.#isLookingUp ? addressOf(bytes) : 0;
     const windows = this.#windowsOf(offset, bytes).map(({ start, sizeBytes }) => ({
       regionId,
@@ -124,8 +125,7 @@ export class MemoryWriter implements Disposable {
       frameNumber: this.#nextFrame++,
       unchanged: unchanged?.subarray(start / MEMORY_PAGE_BYTES, (start + sizeBytes) / MEMORY_PAGE_BYTES),
     }));
-    const isWorthWorkers = this.#pools.size > 0 || this.#givenBytes >= LEAST_POOL_BYTES;
-    if (isWorthWorkers && CompressionPool.workerCount() > 1) await this.#packInWorkers(windows);
+    if (this.#isForWorkers(bytes.length, unchanged)) await this.#packInWorkers(windows);
     else for (const window of windows) this.#attempt(() => this.#packHere(window));
     this.#expectNoFailure();
   }
@@ -194,6 +194,18 @@ export class MemoryWriter implements Disposable {
     if (this.#base === undefined) throw new UsageError("only a snapshot with a base can leave memory to it");
   }
 
+  /** Windows are placed in order: once Workers have some, they get all. */
+  #isForWorkers(sizeBytes: number, unchanged: Uint8Array | undefined): boolean {
+    if (CompressionPool.workerCount() === 1) return false;
+    const sameBytes = MEMORY_PAGE_BYTES * (unchanged?.reduce((count, flag) => count + flag, 0) ?? 0);
+    const changedBytes = sizeBytes - sameBytes;
+    this.#givenBytes += changedBytes;
+    const isDense =
+      sameBytes === 0 ||
+      (changedBytes >= LEAST_CHANGED.share * sizeBytes && changedBytes >= LEAST_CHANGED.bytes);
+    return this.#pools.size > 0 || (isDense && this.#givenBytes >= LEAST_POOL_BYTES);
+  }
+
   /** Workers that compare with the base need a table of all its frames; where it is known what changed, none do. */
   #poolThat(compares: boolean): CompressionPool {
     const known = this.#pools.get(compares);
@@ -214,15 +226,17 @@ export class MemoryWriter implements Disposable {
     const pool = this.#poolThat(this.#base !== undefined && windows[0]?.unchanged === undefined);
     const pending = new PendingWrite(windows.length);
     this.#pending.add(pending);
-    for (const window of windows) {
-      pool.submit(window, (packed, room, pageHashes) => {
+    const jobs = windows.map((window) => ({
+      window,
+      take: (packed: PackedWindow | undefined, room: Uint8Array, pageHashes: BigUint64Array) => {
         this.#attempt(() => {
           if (packed === undefined) this.#packHere(window);
           else this.#place(window, packed, room, pageHashes);
         });
         pending.oneDone();
-      });
-    }
+      },
+    }));
+    pool.submit(jobs);
     try {
       await pending.promise;
     } finally {
@@ -322,16 +336,4 @@ function tableOf(base: SnapshotReader): LoadTable {
   return LoadTable.of(
     extents.flatMap((extent) => (extent.frame ? [{ ...extent, frame: extent.frame }] : [])),
   );
-}
-
-/** Windows end at multiples of 1 MiB of the region, so that equal memory in other places makes equal frames. */
-function windowsOf(offset: number, sizeBytes: number): { start: number; sizeBytes: number }[] {
-  const windows: { start: number; sizeBytes: number }[] = [];
-  for (let start = 0; start < sizeBytes; ) {
-    const untilBoundary = MAX_SNAPSHOT_FRAME_BYTES - ((offset + start) % MAX_SNAPSHOT_FRAME_BYTES);
-    const window = { start, sizeBytes: Math.min(untilBoundary, sizeBytes - start) };
-    windows.push(window);
-    start += window.sizeBytes;
-  }
-  return windows;
 }

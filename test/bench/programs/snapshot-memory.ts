@@ -59,9 +59,10 @@ async function save(): Promise<void> {
   writer.finish();
 }
 
+/** The memory is there until this process ends: zstd, too, leaves its file. */
 async function load(): Promise<void> {
   using reader = SnapshotReader.open(path);
-  for (const region of reader.memoryMap) (await loadMemory(reader, region))[Symbol.dispose]();
+  for (const region of reader.memoryMap) await loadMemory(reader, region);
 }
 
 function changedPages(seed: number): PageSet {
