@@ -1,4 +1,4 @@
-import type { FoundState } from "../migrate/mod.ts";
+import type { DiskOverlay, FoundState } from "../migrate/mod.ts";
 import { PeerError, VhuError } from "../src/errors.ts";
 import { parseAddress } from "./address.ts";
 import { openDriver } from "./open-driver.ts";
@@ -9,7 +9,8 @@ export async function lookAtMachine(text: string): Promise<FoundState> {
   if (address.kind !== "machine" && address.kind !== "qmp") return "unknown";
   try {
     using driver = await openDriver(address, {});
-    return (await driver.describe()).runState;
+    const { runState, isHeld } = await driver.describe();
+    return isHeld ? "held" : runState;
   } catch (error) {
     if (error instanceof PeerError) return error.reconnect ? "gone" : "unknown";
     if (error instanceof VhuError) return "unknown";
@@ -17,10 +18,18 @@ export async function lookAtMachine(text: string): Promise<FoundState> {
   }
 }
 
-/** Lets the machine at an address run. @throws PeerError, StateError */
-export async function resumeMachine(text: string): Promise<void> {
+/** Brings the machine at an address back. @throws PeerError, StateError */
+export async function resumeMachine(text: string, to: "running" | "suspended"): Promise<void> {
   const address = parseAddress(text);
   if (address.kind !== "machine" && address.kind !== "qmp") return;
   using driver = await openDriver(address, {});
-  await driver.reclaim();
+  await driver.reclaim(to);
+}
+
+/** @throws PeerError, StateError */
+export async function takeBackOverlays(text: string, overlays: readonly DiskOverlay[]): Promise<void> {
+  const address = parseAddress(text);
+  if (address.kind !== "qmp") return;
+  using driver = await openDriver(address, {});
+  await driver.takeBackOverlays?.(overlays);
 }

@@ -65,6 +65,8 @@ export interface PreflightCheck {
 export interface VmDescription {
   readonly name: string;
   readonly runState: "running" | "suspended";
+  /** It stands still in the middle of a save, and does not go on by itself should that be broken off: `reclaim` has to. */
+  readonly isHeld?: boolean | undefined;
   readonly memoryBytes: number;
   /** The machine's process, where it is known. */
   readonly pid?: number | undefined;
@@ -75,8 +77,19 @@ export interface VmDescription {
   readonly machine?: Readonly<Record<string, unknown>> | undefined;
 }
 
+/** A new file that a VM goes on over: its disk's own file, `base`, is not written any more. */
+export interface DiskOverlay {
+  readonly path: string;
+  readonly base: string;
+  /** What the VMM calls the two. */
+  readonly node: string;
+  readonly baseNode: string;
+}
+
 export interface MoveOptions {
   readonly signal?: AbortSignal | undefined;
+  /** Told before the VM gets overlays, which have to be taken back if nothing comes of the save. */
+  readonly onOverlays?: ((overlays: readonly DiskOverlay[]) => void) | undefined;
   /** Called now and then with the bytes done of the bytes to do. */
   readonly onProgress?:
     | ((progress: { readonly phase: string; readonly done: number; readonly total: number }) => void)
@@ -130,10 +143,12 @@ export interface VmDriver extends Disposable {
   /** Lets the machine run (again). After a failed save: as it was before. */
   resume(): Promise<void>;
   /**
-   * Recovery's: lets a machine run that somebody else has left suspended, prepared or given up. Nobody calls it while another
-   * host may run the machine.
+   * Recovery's: brings a machine back that somebody else has left suspended, held, prepared or given up, so that it runs (unless
+   * told otherwise). Nobody calls it while another host may run the machine.
    */
-  reclaim(): Promise<void>;
+  reclaim(to?: VmDescription["runState"]): Promise<void>;
+  /** Recovery's: what was written to overlays of a save that broke off goes back into the disks' files. */
+  takeBackOverlays?(overlays: readonly DiskOverlay[]): Promise<void>;
   /** Leaves a prepared machine as it is, for somebody to resume later. */
   leavePrepared(): Promise<void>;
   /** Ends the machine: the source after `--stop`, or what a failed load has built. */

@@ -10,6 +10,7 @@ export {
 } from "./directory/mod.ts";
 export { copyImage, copyPath, DiskCopies } from "./disks/mod.ts";
 export type {
+  DiskOverlay,
   MachineOutline,
   MoveOptions,
   PassReport,

@@ -61,7 +61,11 @@ export async function saveMachine(
   try {
     // What a machine notes as changed has to begin at the moment of the snapshot.
     const goesOn = (options.after === undefined || options.after === "resume") && !options.track;
-    const manifest = await saveInto(writer, driver, { ...options, goesOn });
+    const manifest = await saveInto(writer, driver, {
+      ...options,
+      goesOn,
+      onOverlays: (overlays) => operation?.phase("saving", { overlays: [...overlays] }),
+    });
     options.signal?.throwIfAborted();
     const summary = writer.finish();
     isDone = true;

@@ -11,7 +11,7 @@ import {
 } from "../../migrate/mod.ts";
 import { StateError, UsageError } from "../../src/errors.ts";
 import { action, addCommand, type CommandContext } from "../command.ts";
-import { lookAtMachine, resumeMachine } from "../look-at-machine.ts";
+import { lookAtMachine, resumeMachine, takeBackOverlays } from "../look-at-machine.ts";
 import { printable } from "../output/printable.ts";
 
 interface RecoverOptions extends HandoverWord {
@@ -84,6 +84,7 @@ async function recover(
   const assessment = await assessOperation(operation.record, lookAtMachine, word);
   await recoverOperation(operation, assessment, {
     resumeMachine,
+    takeBackOverlays,
     onAction: (text) => output.status(printable(`${id}: ${text}`)),
   });
   const { afterwards } = assessment;

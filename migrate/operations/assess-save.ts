@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { isRunning } from "../../src/sys/mod.ts";
 import type { Assessment, FoundState, LookAtMachine, RecoveryAction } from "./assessment.ts";
 import type { OperationRecord } from "./operation-record.ts";
@@ -12,19 +13,45 @@ export async function assessSave(record: OperationRecord, look: LookAtMachine): 
   const leftovers = leftoversOf(record);
   const file = fileState(record);
   if (facts.root !== undefined && record.phase === "ending") return assessEnding(record, found);
-  if (found === "suspended" && facts.earlierRunState !== "suspended") {
+  const overlays = overlaysLeft(record);
+  const over = overlays.map(({ path }) => path).join(", ");
+  if (over !== "" && found === "gone") return assessGoneOver(record, over);
+  const takeBack: RecoveryAction[] =
+    over === "" ? [] : [{ do: "take-back-overlays", address: source, overlays }];
+  const ofDisks = over === "" ? "" : `, its disks over ${over}`;
+  const back = over === "" ? "" : ", and takes the overlays back into the disks' files";
+  const to = facts.earlierRunState ?? "running";
+  if (found === "held" || (found === "suspended" && to === "running")) {
+    const how = found === "held" ? "stands still in the middle of the save" : "is suspended";
+    const [was, does] = to === "running" ? ["was running", "lets it go on"] : ["was paused", "ends that"];
     return {
-      line: `${source} is suspended and was running before; ${file}; vhu migrate recover ${record.id} lets it go on`,
-      actions: [{ do: "resume-machine", address: source }, ...leftovers],
-      afterwards: `${source} goes on; ${file}`,
+      line: `${source} ${how} and ${was} before${ofDisks}; ${file}; vhu migrate recover ${record.id} ${does}${back}`,
+      actions: [{ do: "resume-machine", address: source, to }, ...takeBack, ...leftovers],
+      afterwards: `${source} ${to === "running" ? "goes on" : "is paused, as it was before"}; ${file}`,
     };
   }
   const machine = machineState(source, found);
   return {
-    line: `${machine}; ${file}; vhu migrate recover ${record.id} removes what is left, then save again if you need to`,
-    actions: leftovers,
+    line: `${machine}${ofDisks}; ${file}; vhu migrate recover ${record.id} removes what is left${back}, then save again if you need to`,
+    actions: [...takeBack, ...leftovers],
     afterwards: `${machine}; ${file}`,
   };
+}
+
+/** What it had written since is in the overlays only, and nobody but the user knows with which files it was started again. */
+function assessGoneOver(record: OperationRecord, over: string): Assessment {
+  const line = `nobody is at ${record.source} any more; what it wrote last is in ${over}: start it with these as its disks, or qemu-img commit each first`;
+  return {
+    line: `${line}; vhu migrate recover ${record.id} closes the case`,
+    actions: leftoversOf(record),
+    afterwards: `${line}; ${fileState(record)}`,
+  };
+}
+
+function overlaysLeft({ facts }: OperationRecord): NonNullable<OperationRecord["facts"]["overlays"]> {
+  // Those of a snapshot that is whole belong to it.
+  if (facts.root !== undefined) return [];
+  return (facts.overlays ?? []).filter(({ path }) => existsSync(path));
 }
 
 function assessEnding({ id, source, target, facts }: OperationRecord, found: FoundState): Assessment {
@@ -53,6 +80,7 @@ function machineState(source: string, found: FoundState): string {
   switch (found) {
     case "running":
       return `${source} runs`;
+    case "held":
     case "suspended":
       return `${source} is suspended, as it was before`;
     case "gone":

@@ -11,8 +11,14 @@ export type RecoveryAction =
   | { readonly do: "remove-leftovers"; readonly path: string }
   /** Removes a socket file that nobody listens at. */
   | { readonly do: "remove-socket"; readonly path: string }
-  /** Lets the machine at this address run again. */
-  | { readonly do: "resume-machine"; readonly address: string };
+  /** Brings the machine at this address back: it runs again, unless told otherwise. */
+  | { readonly do: "resume-machine"; readonly address: string; readonly to?: "running" | "suspended" }
+  /** What was written to the overlays of a save goes back into the disks' files, and the overlays go away. */
+  | {
+      readonly do: "take-back-overlays";
+      readonly address: string;
+      readonly overlays: NonNullable<OperationFacts["overlays"]>;
+    };
 
 /** What an interrupted operation has left, and what to do about it. */
 export interface Assessment {
@@ -25,8 +31,11 @@ export interface Assessment {
   readonly staysOpen?: boolean | undefined;
 }
 
-/** "gone": nobody is at the address. "unknown": somebody may be, but does not answer. */
-export type FoundState = "running" | "suspended" | "gone" | "unknown";
+/**
+ * "held": it stands still, and does not go on by itself. "gone": nobody is at the address. "unknown": somebody may be, but does
+ * not answer.
+ */
+export type FoundState = "running" | "suspended" | "held" | "gone" | "unknown";
 
 /** Asks a machine at an address how it is, briefly and without touching it. */
 export type LookAtMachine = (address: string) => Promise<FoundState>;

@@ -21,6 +21,10 @@ const facts = z.object({
   started: z.array(processIdentity.extend({ role: z.string() })).optional(),
   /** Sockets that mean nothing once the operation has broken off. */
   sockets: z.array(z.string()).optional(),
+  /** What the machine's disks go on over from a moment of the save on; to be taken back unless the snapshot is whole. */
+  overlays: z
+    .array(z.object({ path: z.string(), base: z.string(), node: z.string(), baseNode: z.string() }))
+    .optional(),
   /** The root of a snapshot that is whole, under its name, and on disk. */
   root: z.string().optional(),
   /** What a hand-over between hosts has made durable; migrate/live knows its form. */

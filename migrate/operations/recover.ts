@@ -2,6 +2,7 @@ import { PeerError, UsageError } from "../../src/errors.ts";
 import { Deadline, isRunning, type ProcessIdentity, signalProcess, UnixListener } from "../../src/sys/mod.ts";
 import { removeLeftovers } from "../snapshot/mod.ts";
 import type { Assessment, RecoveryAction } from "./assessment.ts";
+import type { OperationFacts } from "./entry.ts";
 import type { Operation } from "./operation.ts";
 
 /** SIGKILL needs no answer; a process in the middle of a disk's I/O takes a moment. */
@@ -9,7 +10,11 @@ const END_TIMEOUT_MS = 10_000;
 const POLL_MS = 5;
 
 export interface RecoverOptions {
-  readonly resumeMachine: (address: string) => Promise<void>;
+  readonly resumeMachine: (address: string, to: "running" | "suspended") => Promise<void>;
+  readonly takeBackOverlays: (
+    address: string,
+    overlays: NonNullable<OperationFacts["overlays"]>,
+  ) => Promise<void>;
   /** Called before each action. */
   readonly onAction?: ((text: string) => void) | undefined;
 }
@@ -39,13 +44,17 @@ export function describeAction(action: RecoveryAction): string {
     case "remove-socket":
       return `remove the socket ${action.path}`;
     case "resume-machine":
-      return `let ${action.address} go on`;
+      return action.to === "suspended"
+        ? `let ${action.address} be paused, as it was before`
+        : `let ${action.address} go on`;
+    case "take-back-overlays":
+      return `take what was written to ${pathsOf(action.overlays)} back into the disks' files`;
   }
 }
 
 async function perform(
   action: Exclude<RecoveryAction, { do: "record" }>,
-  { resumeMachine }: RecoverOptions,
+  { resumeMachine, takeBackOverlays }: RecoverOptions,
 ): Promise<void> {
   switch (action.do) {
     case "end-process":
@@ -55,8 +64,14 @@ async function perform(
     case "remove-socket":
       return removeSocket(action.path);
     case "resume-machine":
-      return resumeMachine(action.address);
+      return resumeMachine(action.address, action.to ?? "running");
+    case "take-back-overlays":
+      return takeBackOverlays(action.address, action.overlays);
   }
+}
+
+function pathsOf(overlays: readonly { readonly path: string }[]): string {
+  return overlays.map(({ path }) => path).join(", ");
 }
 
 async function endProcess(identity: ProcessIdentity): Promise<void> {

@@ -1,26 +1,19 @@
-import { rmSync } from "node:fs";
-import { PeerError } from "../../src/errors.ts";
-import { Deadline } from "../../src/sys/mod.ts";
 import type { DiskCopies } from "../disks/mod.ts";
-import type { MoveOptions } from "../driver.ts";
+import type { DiskOverlay, MoveOptions } from "../driver.ts";
+import { commitOverlay } from "./commit-overlay.ts";
 import { type DiskCare, writableDisks } from "./disk-care.ts";
 import { fileFacts, machineDisks } from "./machine-disks.ts";
 import type { MigrationOverrides } from "./migration-settings.ts";
 import type { QemuDisk, QemuMachine } from "./qemu-machine.ts";
-import { qmpJobs } from "./qmp-answers.ts";
 import type { QmpClient } from "./qmp-client.ts";
 import { qmpNothing } from "./qmp-messages.ts";
 
 /** QEMU stops the VM as soon as it has looked at its memory once; a live save takes as long as it takes. */
 const SWITCHOVER_TIMEOUT_MS = 24 * 3600_000;
 const SNAPSHOT_TIMEOUT_MS = 60_000;
-const COMMIT_TIMEOUT_MS = 600_000;
-const POLL_MS = 20;
 
-interface Overlay {
+interface Overlay extends DiskOverlay {
   readonly disk: QemuDisk;
-  readonly path: string;
-  readonly node: string;
 }
 
 export interface DiskKeeperOptions {
@@ -46,7 +39,10 @@ export class DiskKeeper {
     this.#overlays = disks.filter(isOverlaid).map((disk, at) => ({
       disk,
       path: `${disk.path}.vhu-${id}.qcow2`,
+      base: disk.path,
       node: `vhu-${id}-${at}`,
+      // Without a node of its own a disk does not pass the preflight.
+      baseNode: disk.node ?? "",
     }));
     this.#copied = care === "include" || care === "overlay" ? disks.filter((disk) => !isOverlaid(disk)) : [];
   }
@@ -59,9 +55,10 @@ export class DiskKeeper {
   /** Does `read`, which takes the stream, and meanwhile freezes the disks when the VM has stopped. */
   async beside<T>(
     read: (signal: AbortSignal | undefined) => Promise<T>,
-    signal: AbortSignal | undefined,
+    { signal, onOverlays }: MoveOptions,
   ): Promise<T> {
     if (this.#overlays.length === 0) return read(signal);
+    onOverlays?.(this.#overlays.map(({ path, base, node, baseNode }) => ({ path, base, node, baseNode })));
     const [isOver, failed] = [new AbortController(), new AbortController()];
     const frozen = this.#freezeAtSwitchover(isOver.signal).catch((error: unknown) => failed.abort(error));
     try {
@@ -77,14 +74,15 @@ export class DiskKeeper {
 
   /**
    * Runs beside the stream: when the VM has stopped, all disks get their overlays at once, and the migration goes on. Both
-   * are asked for in one go: should vhu die in between, QEMU still goes on.
+   * are asked for in one go. Should vhu die in between, QEMU may forget the second (it drops what a client that is gone has asked
+   * for) and stands still: `reclaim` ends that.
    */
   async #freezeAtSwitchover(signal: AbortSignal): Promise<void> {
     await this.#client.waitForEvent("MIGRATION", SWITCHOVER_TIMEOUT_MS, isPreSwitchover, signal);
-    const actions = this.#overlays.map(({ disk, path, node }) => ({
+    const actions = this.#overlays.map(({ path, node, baseNode }) => ({
       type: "blockdev-snapshot-sync",
       data: {
-        "node-name": disk.node,
+        "node-name": baseNode,
         "snapshot-file": path,
         "snapshot-node-name": node,
         format: "qcow2",
@@ -135,7 +133,7 @@ export class DiskKeeper {
   async undoUnlessKept(): Promise<void> {
     if (!this.#isFrozen || this.#isDone) return;
     this.#isFrozen = false;
-    for (const overlay of this.#overlays) await this.#commit(overlay);
+    for (const overlay of this.#overlays) await commitOverlay(this.#client, overlay);
   }
 
   async #copy(disk: QemuDisk, options: MoveOptions): Promise<QemuDisk> {
@@ -148,27 +146,6 @@ export class DiskKeeper {
     });
     const { fileBytes, modifiedNs } = fileFacts(path);
     return { ...disk, copy: { file, fileBytes: fileBytes ?? 0, modifiedNs: modifiedNs ?? "" } };
-  }
-
-  async #commit({ disk, path, node }: Overlay): Promise<void> {
-    const job = `${node}-undo`;
-    await this.#client.request("block-commit", {
-      answer: qmpNothing,
-      arguments: { "job-id": job, device: node, "base-node": disk.node },
-    });
-    const deadline = new Deadline(COMMIT_TIMEOUT_MS);
-    for (let isCompleting = false; ; ) {
-      const jobs = await this.#client.request("query-block-jobs", { answer: qmpJobs });
-      const found = jobs.find(({ device }) => device === job);
-      if (found === undefined) break;
-      if (found.ready && !isCompleting) {
-        isCompleting = true;
-        await this.#client.request("block-job-complete", { answer: qmpNothing, arguments: { device: job } });
-      }
-      if (deadline.expired) throw new PeerError(`QEMU has not taken ${path} back into ${disk.path}`);
-      await Bun.sleep(POLL_MS);
-    }
-    rmSync(path, { force: true });
   }
 }
 

@@ -2,6 +2,7 @@ import { FormatError, PeerError, StateError } from "../../src/errors.ts";
 import type { UnixSocket } from "../../src/sys/mod.ts";
 import type { DiskCopies } from "../disks/mod.ts";
 import type {
+  DiskOverlay,
   MachineOutline,
   MoveOptions,
   PrecopyOptions,
@@ -14,6 +15,7 @@ import type {
 import { memoryPieces } from "../ram/mod.ts";
 import type { SnapshotManifest } from "../snapshot/mod.ts";
 import { backgroundSettings, requireBackgroundFit } from "./background-save.ts";
+import { commitOverlay, hasNode } from "./commit-overlay.ts";
 import { describeMachine } from "./describe-machine.ts";
 import type { DiskCare } from "./disk-care.ts";
 import { DiskKeeper } from "./disk-keeper.ts";
@@ -32,6 +34,7 @@ import { qmpStatus } from "./qmp-answers.ts";
 import { QmpClient, type QmpConnectOptions } from "./qmp-client.ts";
 import { qmpNothing } from "./qmp-messages.ts";
 import { readRest } from "./read-rest.ts";
+import { isHeld, reclaimVm } from "./reclaim-vm.ts";
 import { residentMemory } from "./resident-memory.ts";
 import type { RamBlock } from "./stream-format.ts";
 import type { ParsedStream } from "./stream-parser.ts";
@@ -89,6 +92,7 @@ export class QemuDriver implements VmDriver {
     return {
       name,
       runState: runState === "running" ? "running" : "suspended",
+      isHeld: await isHeld(this.#client),
       memoryBytes,
       ...(residentBytes === undefined ? {} : { residentBytes: Math.min(residentBytes, memoryBytes) }),
       pid,
@@ -178,7 +182,7 @@ export class QemuDriver implements VmDriver {
         this.#closeOutgoing();
         throw error;
       }
-    }, options.signal);
+    }, options);
     // As they are now that the VM stands still and has flushed them.
     const disks = await keeper.keep(machine.workingFolder, machine.backends, options);
     if (options.goesOn) this.#closeOutgoing();
@@ -262,8 +266,14 @@ export class QemuDriver implements VmDriver {
     );
   }
 
-  async reclaim(): Promise<void> {
-    await this.#client.request("cont", { answer: qmpNothing });
+  async reclaim(to: VmDescription["runState"] = "running"): Promise<void> {
+    await reclaimVm(this.#client, to);
+  }
+
+  async takeBackOverlays(overlays: readonly DiskOverlay[]): Promise<void> {
+    for (const overlay of overlays) {
+      if (await hasNode(this.#client, overlay.node)) await commitOverlay(this.#client, overlay);
+    }
   }
 
   /** A loaded VM is paused until `resume`; only QEMU's settings are put back. */

@@ -106,6 +106,7 @@ function machineHere({ facts, kind }: OperationRecord, address: string, found: F
   const processes = kind === "send" ? [facts.vmProcess] : (facts.started ?? []);
   const isThere = processes.some((process) => process !== undefined && isRunning(process));
   if (found === "running" || found === "suspended") return found;
+  if (found === "held") return "suspended";
   if (!isThere && (found === "gone" || processes.length > 0)) return "gone";
   throw new StateError(
     `${address} does not answer, but its process is there: see whether something else holds its monitor, and try again`,
