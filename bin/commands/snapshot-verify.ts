@@ -26,7 +26,7 @@ export function registerSnapshotVerify(parent: Command): void {
     description: `check every byte of a snapshot against its checksums
 
 Names each damaged part, and the guest memory that it hits. With --deep, all memory and device states are
-decompressed as well and the index is compared with the records. FILE may be "-" for stdin.`,
+decompressed as well, and the index and the page hashes are compared with what the file holds. FILE may be "-" for stdin.`,
     examples: [
       ["vhu snapshot verify web.vhu", "is every byte what was written?"],
       ["vhu snapshot verify --deep web.vhu", "and does all of it unpack to what was saved?"],

@@ -24,7 +24,7 @@ export function nameDamage(
   const damaged = inside.filter((extent) => isDamaged(extent, reader));
   // Where every frame is whole, the table of the record is hit, which only a reader without the index needs.
   if (damaged.length === 0) return withHit(problem, "none, only the record's own table");
-  const ranges = damaged.slice(0, MAX_RANGES).map((extent) => describeRange(extent, memoryMap));
+  const ranges = damaged.slice(0, MAX_RANGES).map((extent) => guestRange(extent, memoryMap));
   const more = damaged.length > ranges.length ? ` and ${damaged.length - ranges.length} more` : "";
   return withHit(problem, `memory ${ranges.join(", ")}${more}`);
 }
@@ -47,8 +47,9 @@ function isDamaged(extent: FramedExtent, reader: Pick<SnapshotReader, "readExten
   }
 }
 
-function describeRange(
-  { regionId, offset, sizeBytes }: Extent,
+/** "ram 0x1000…0x2000": a range of a region, by guest addresses. */
+export function guestRange(
+  { regionId, offset, sizeBytes }: Pick<Extent, "regionId" | "offset" | "sizeBytes">,
   memoryMap: readonly SnapshotRegion[],
 ): string {
   const region = memoryMap.find(({ id }) => id === regionId);

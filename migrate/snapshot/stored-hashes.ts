@@ -32,6 +32,11 @@ export class StoredHashes {
     return stored;
   }
 
+  /** All hashes of a region, in the order of its pages of data. */
+  ofRegion(regionId: number): Uint8Array {
+    return Buffer.concat(this.#byRegion.get(regionId)?.parts ?? []);
+  }
+
   /** Fills `into` with a region's next hashes; false where it has no more. */
   take(regionId: number, into: Uint8Array): boolean {
     const parts = this.#byRegion.get(regionId)?.parts ?? [];

@@ -1,4 +1,5 @@
 import { FormatError } from "../../src/errors.ts";
+import { PageHashCheck } from "./check-page-hashes.ts";
 import type { Extent, Frame } from "./extent.ts";
 import type { FileInput } from "./file-input.ts";
 import { compareWithRecords } from "./index-check.ts";
@@ -65,20 +66,41 @@ function verifyContent(
   problems: VerifyProblem[],
 ): void {
   attempt(problems, () => compareWithRecords(input, structure, living));
-  const byFrame = new Map<number, Extent & { readonly frame: Frame }>();
-  for (const extent of living) {
-    const { frame } = extent;
-    if (frame !== undefined && !byFrame.has(frame.offset)) byFrame.set(frame.offset, { ...extent, frame });
-  }
-  for (const extent of byFrame.values()) {
-    if (problems.length >= MAX_PROBLEMS) return;
-    attempt(problems, () => reader.readExtent(extent));
-  }
+  verifyMemory(input, structure, reader, living, problems);
+  if (problems.length >= MAX_PROBLEMS) return;
   for (const stream of structure.index.streams) {
     attempt(problems, () => {
       for (const chunk of reader.readStream(stream)) void chunk;
     });
   }
+}
+
+/** Every frame is unpacked once; hashes of pages, where there are some, are compared with all that use it. */
+function verifyMemory(
+  input: FileInput,
+  structure: SnapshotStructure,
+  reader: Reading,
+  living: readonly Extent[],
+  problems: VerifyProblem[],
+): void {
+  const framed = living.flatMap((extent) => (isFramed(extent) ? [extent] : []));
+  const check = attempt(problems, () => PageHashCheck.of(input, structure, framed));
+  const byFrame = Map.groupBy(framed, ({ frame }) => frame.offset);
+  for (const [first, ...others] of byFrame.values()) {
+    if (problems.length >= MAX_PROBLEMS) return;
+    if (first === undefined) continue;
+    attempt(problems, () => {
+      const content = reader.readExtent(first);
+      if (check === undefined) return;
+      check.add(first, content);
+      for (const extent of others) check.add(extent, reader.readExtent(extent));
+    });
+  }
+  if (check !== undefined) attempt(problems, () => check.finish());
+}
+
+function isFramed(extent: Extent): extent is Extent & { readonly frame: Frame } {
+  return extent.frame !== undefined;
 }
 
 /** Damage goes into the list; everything else goes on. */

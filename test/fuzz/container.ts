@@ -4,35 +4,50 @@
  *
  * `bun test/fuzz/container.ts [SEED [ITERATIONS]]` runs it on its own; what it finds goes into corpus/container.
  */
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { END_RECORD_BYTES } from "../../migrate/snapshot/end-record.ts";
 import { INDEX_FIXED_BYTES, RECORD_ENTRY_BYTES } from "../../migrate/snapshot/index-table.ts";
 import { RecordType, SnapshotReader } from "../../migrate/snapshot/mod.ts";
-import { RECORD_HEAD_BYTES, RECORD_OVERHEAD_BYTES, recordChecksum } from "../../migrate/snapshot/record.ts";
+import {
+  RECORD_HEAD_BYTES,
+  RECORD_OVERHEAD_BYTES,
+  RecordFlag,
+  recordChecksum,
+} from "../../migrate/snapshot/record.ts";
 import { CompatibilityError, FormatError } from "../../src/errors.ts";
 import { xxh3 } from "../../src/state/mod.ts";
 import { fixture } from "../fixtures/make-snapshot.ts";
 import { mutate, randomNumbers } from "./mutate.ts";
 
-const CORPUS = join(import.meta.dir, "corpus", "container");
+export const CONTAINER_CORPUS = join(import.meta.dir, "corpus", "container");
+/** Of the corpus's encrypted files. */
+export const CONTAINER_KEY = new Uint8Array(32).fill(0x5a);
 
 /** The corpus by file name, and the fixtures of all versions. */
 export function containerCorpus(): [string, Uint8Array][] {
-  const files = readdirSync(CORPUS).sort();
-  const paths = [...files.map((name) => join(CORPUS, name)), ...fixture.paths];
+  const files = readdirSync(CONTAINER_CORPUS).sort();
+  const paths = [...files.map((name) => join(CONTAINER_CORPUS, name)), ...fixture.paths];
   return paths.map((path, index) => [
     files[index] ?? `ok-fixture-${index - files.length}.vhu`,
     new Uint8Array(readFileSync(path)),
   ]);
 }
 
+/** A folder for damaged files, with the fixture beside them that incremental ones are based on. */
+export function containerFolder(): Disposable & { readonly path: string; readonly file: string } {
+  const path = mkdtempSync(join(tmpdir(), "vhu-fuzz-"));
+  copyFileSync(fixture.paths[1]!, join(path, "base.vhu"));
+  const file = join(path, "a.vhu");
+  return { path, file, [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }) };
+}
+
 /** "accepted", or what refused it. Throws where a promise is broken. `path` is overwritten. */
 export function runContainer(path: string, bytes: Uint8Array): string {
   writeFileSync(path, bytes);
   try {
-    using reader = SnapshotReader.open(path);
+    using reader = SnapshotReader.open(path, { fileKey: CONTAINER_KEY });
     const result = reader.verify({ deep: true });
     if (!result.ok) {
       if (result.problems.some(({ section }) => section === "")) throw new Error("a problem has no place");
@@ -74,7 +89,9 @@ export function resealContainer(bytes: Uint8Array): void {
     const end = at + RECORD_HEAD_BYTES + length;
     if (end + 8 > bytes.length) return;
     const payload = bytes.subarray(at + RECORD_HEAD_BYTES, end);
-    if (view.getUint16(at, true) === RecordType.index) resealIndex(bytes, payload, checksums);
+    const isSealed = (view.getUint16(at + 2, true) & RecordFlag.encrypted) !== 0;
+    // What a sealed index lists, only its key can mend.
+    if (view.getUint16(at, true) === RecordType.index) resealIndex(bytes, payload, isSealed ? [] : checksums);
     const checksum = recordChecksum(bytes.subarray(at, at + RECORD_HEAD_BYTES), payload);
     view.setBigUint64(end, checksum, true);
     checksums.push(checksum);
@@ -98,21 +115,17 @@ export function fuzzContainer(seed: number, iterations: number): Map<string, num
   const random = randomNumbers(seed);
   const corpus = containerCorpus();
   const outcomes = new Map<string, number>();
-  const folder = mkdtempSync(join(tmpdir(), "vhu-fuzz-"));
-  try {
-    for (let index = 0; index < iterations; index += 1) {
-      const original = corpus[random(corpus.length)]![1];
-      const bytes = mutate(original, corpus[random(corpus.length)]![1], random);
-      const isMended = random(3) > 0;
-      if (isMended) resealContainer(bytes);
-      const outcome = runContainer(join(folder, "a.vhu"), bytes);
-      const isSame = corpus.some(([, seed]) => Buffer.compare(bytes, seed) === 0);
-      if (outcome === "accepted" && !isMended && !isSame)
-        throw new Error(`seed ${seed}, ${index}: damage was not found`);
-      outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
-    }
-  } finally {
-    rmSync(folder, { recursive: true, force: true });
+  using folder = containerFolder();
+  for (let index = 0; index < iterations; index += 1) {
+    const original = corpus[random(corpus.length)]![1];
+    const bytes = mutate(original, corpus[random(corpus.length)]![1], random);
+    const isMended = random(3) > 0;
+    if (isMended) resealContainer(bytes);
+    const outcome = runContainer(folder.file, bytes);
+    const isSame = corpus.some(([, seed]) => Buffer.compare(bytes, seed) === 0);
+    if (outcome === "accepted" && !isMended && !isSame)
+      throw new Error(`seed ${seed}, ${index}: damage was not found`);
+    outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
   }
   return outcomes;
 }

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { mkdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { rewriteSnapshot } from "../../../migrate/mod.ts";
 import { loadMemory, saveMemory } from "../../../migrate/ram/mod.ts";
@@ -8,10 +8,13 @@ import { RecordType, SnapshotReader, SnapshotWriter } from "../../../migrate/sna
 import { CompatibilityError, FormatError } from "../../../src/errors.ts";
 import { PageSet } from "../../../src/memory/mod.ts";
 import { createMemfd, type Fd, Mapping } from "../../../src/sys/mod.ts";
+import { cyclePaths } from "../../fixtures/make-cycle.ts";
+import { resealContainer } from "../../fuzz/container.ts";
 import {
   asyncFailureOf,
   failureOf,
   forge,
+  formatFailureOf,
   headerFields,
   MiB,
   manifest,
@@ -255,5 +258,76 @@ describe("a base is refused", () => {
     write(first.root, 1);
     using liar = SnapshotReader.open(path);
     expect(failureOf(() => liar.resolvedExtents(0)).message).toContain("a chain of 2 files");
+    // More than a writer would ever say.
+    const absurd = JSON.stringify({ root: first.root, id: "", depth: 33, file: "below.vhu" });
+    forge(path, {
+      records: (output) => {
+        output.record(RecordType.parent, 1, 0n, new TextEncoder().encode(absurd));
+        return {};
+      },
+    });
+    const error = formatFailureOf(() => SnapshotReader.open(path));
+    expect([error.section, error.message]).toEqual(["parent", expect.stringContaining("<=32")]);
+  });
+
+  test("that names the file in turn: a real cycle, by roots that hold", async () => {
+    for (const [index, path] of cyclePaths.entries()) {
+      using reader = SnapshotReader.open(path);
+      using other = SnapshotReader.open(cyclePaths[1 - index]!);
+      expect([reader.parent?.root, other.parent?.root]).toEqual([other.root, reader.root]);
+      expect(reader.verify()).toMatchObject({ ok: true });
+    }
+    // The first stands on the second by its depth, too; the second cannot stand on the first.
+    for (const [path, message] of [
+      [cyclePaths[0]!, "a file is its own parent, by way of others"],
+      [cyclePaths[1]!, "a chain of 3 files, where 1 were said (the limit is 32)"],
+    ] as const) {
+      using reader = SnapshotReader.open(path);
+      const reads: (() => unknown)[] = [
+        () => reader.resolvedExtents(0),
+        () => [...reader.memory(0)],
+        () => reader.verify({ deep: true }),
+      ];
+      for (const read of reads) {
+        const error = formatFailureOf(read);
+        expect([error.section, error.message]).toEqual(["parent", expect.stringContaining(message)]);
+      }
+      using folder = temporaryFolder();
+      const flat = join(folder.path, "flat.vhu");
+      const failure = await asyncFailureOf(() => rewriteSnapshot(reader, flat));
+      expect(failure.message).toContain(message);
+      expect(readdirSync(folder.path)).toEqual([]);
+    }
+  });
+
+  test("that is of another machine, or has other memory, when it is read", async () => {
+    using folder = temporaryFolder();
+    const { mon, tue, memory } = await threeDays(folder.path);
+    using _ = memory;
+    using base = SnapshotReader.open(mon);
+    for (const [name, sizeBytes, message] of [
+      ["mail", SIZE, 'of the machine "mail", this is "web"'],
+      ["web", 2 * SIZE, "other memory regions"],
+    ] as const) {
+      const path = join(folder.path, "x.vhu");
+      using writer = SnapshotWriter.toFile(path, { ...headerFields, machine: { name } });
+      writer.writeMemoryMap(map(sizeBytes));
+      writer.writeHole(0, 0, sizeBytes);
+      writer.writeManifest(manifest);
+      const { root } = writer.finish();
+      // tue.vhu names the other file now; its checksums are mended.
+      using child = SnapshotReader.open(tue);
+      const entry = child.records().find(({ type }) => type === RecordType.parent)!;
+      const text = new TextDecoder().decode(child.readRecord(entry)).replace(base.root, root);
+      const bytes = new Uint8Array(await Bun.file(tue).arrayBuffer());
+      bytes.set(new TextEncoder().encode(text), entry.offset + 24);
+      resealContainer(bytes);
+      const changed = join(folder.path, "changed.vhu");
+      writeFileSync(changed, bytes);
+      using reader = SnapshotReader.open(changed);
+      const error = failureOf(() => reader.resolvedExtents(0));
+      expect(error).toBeInstanceOf(CompatibilityError);
+      expect(error.message).toContain(message);
+    }
   });
 });
