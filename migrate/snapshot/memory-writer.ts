@@ -201,7 +201,7 @@ export class MemoryWriter implements Disposable {
     const changedBytes = sizeBytes - sameBytes;
     this.#givenBytes += changedBytes;
     const isDense =
-      sameBytes === 0 ||
+      unchanged === undefined ||
       (changedBytes >= LEAST_CHANGED.share * sizeBytes && changedBytes >= LEAST_CHANGED.bytes);
     return this.#pools.size > 0 || (isDense && this.#givenBytes >= LEAST_POOL_BYTES);
   }
