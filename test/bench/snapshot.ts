@@ -28,6 +28,8 @@ export const snapshot: Bench = {
     const at = (suffix: string) => join(FOLDER, `vhu-bench-${process.pid}.${suffix}`);
     const files = {
       memory: at("ram"),
+      twin: at("twin.ram"),
+      twinFull: at("twin.vhu"),
       full: at("vhu"),
       base: at("base.vhu"),
       zstd: at("zst"),
@@ -41,7 +43,7 @@ export const snapshot: Bench = {
     };
     process.on("exit", () => Bun.spawnSync(["rm", "-f", ...Object.values(files), ...Object.values(more)]));
     say(`snapshot: recording a guest, ${MEMORY_BYTES / GIB} GiB`);
-    await output({ words: [...program("record-guest-memory"), files.memory, `${MEMORY_BYTES}`] });
+    await output({ words: [...program("record-guest-memory"), files.memory, `${MEMORY_BYTES}`, files.twin] });
     await memoryProgram("track", files.memory, files.base);
     await memoryProgram("repeat", files.memory, more.small, `${64 * MIB}`);
     await memoryProgram("repeat", files.memory, more.large, `${16 * GIB}`);
@@ -55,7 +57,7 @@ const PROCESSOR = [{ unit: "s of processor", goals: [] }];
 
 type Files = Readonly<Record<string, string>>;
 
-function againstZstd({ memory, full, zstd, out }: Files): Contest[] {
+function againstZstd({ memory, twin, twinFull, full, zstd, out }: Files): Contest[] {
   const goals = (atMost: number) => [{ of: "vhu", over: "zstd", atMost }];
   return [
     {
@@ -73,6 +75,16 @@ function againstZstd({ memory, full, zstd, out }: Files): Contest[] {
       unit: "MiB",
       goals: goals(1),
       contenders: [sizeOf("zstd", zstd!), sizeOf("vhu", full!)],
+    },
+    {
+      title: "save where every second page of the copies is a duplicate",
+      unit: "s",
+      goals: goals(0.6),
+      also: [...PROCESSOR, { unit: "MiB", goals: goals(1) }],
+      contenders: [
+        withSize(zstdRun(["-q", "-f", "-1", "-T2", twin!, "-o", out!], out!), out!),
+        withSize(vhu("vhu", "save", twin!, twinFull!), twinFull!),
+      ],
     },
     {
       title: "load",
@@ -165,6 +177,10 @@ function memoryProgram(...words: string[]): Promise<string> {
 /** The program says what the work took, without its own start; it is 20 ms. */
 function vhu(name: string, ...words: string[]): Contender {
   return { name, run: async () => (await memoryProgram(...words)).trim().split(" ").map(Number) };
+}
+
+function withSize({ name, run }: Contender, file: string): Contender {
+  return { name, run: async () => [...[await run()].flat(), statSync(file).size / MIB] };
 }
 
 function sizeOf(name: string, file: string): Contender {

@@ -1,9 +1,19 @@
 /**
- * Fills FILE with SIZE bytes of real guest memory: `… FILE SIZE`. Boots a guest of 1 GiB under QEMU, lets it unpack programs
+ * Fills FILE with SIZE bytes of real guest memory: `… FILE SIZE [TWIN]`. Boots a guest of 1 GiB under QEMU, lets it unpack programs
  * and libraries of this host, read them and sort what it read, and keeps its memory; then that again and again up to SIZE, with a
  * change in each page that is not zero, so that it has the duplicates of one guest and no others.
+ * TWIN gets the same with every second page of the copies left as it was.
  */
-import { closeSync, mkdtempSync, openSync, readSync, rmSync, truncateSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  copyFileSync,
+  mkdtempSync,
+  openSync,
+  readSync,
+  rmSync,
+  truncateSync,
+  writeSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { buildGuest, startQemu } from "../../peers/mod.ts";
@@ -15,11 +25,15 @@ const PAGE = 4096;
 /** Where in a page of a copy it differs: 8 bytes. */
 const CHANGED_AT = 1000;
 
-const [path, size] = process.argv.slice(2) as [string, string];
+const [path, size, twin] = process.argv.slice(2) as [string, string, string?];
 const dir = mkdtempSync(join(tmpdir(), "vhu-record-"));
 try {
   await record(dir, path);
-  repeat(path, Number(size));
+  if (twin !== undefined) {
+    copyFileSync(path, twin);
+    repeat(twin, Number(size), 2 * PAGE);
+  }
+  repeat(path, Number(size), PAGE);
 } finally {
   rmSync(dir, { recursive: true, force: true });
 }
@@ -44,7 +58,8 @@ sleep 1000`;
   await qemu.waitForSerial(/RECORDED/, 200_000);
 }
 
-function repeat(path: string, sizeBytes: number): void {
+/** Changes one page in each `step` bytes of the copies. */
+function repeat(path: string, sizeBytes: number, step: number): void {
   const unit = GUEST_MIB * MIB;
   truncateSync(path, Math.min(sizeBytes, unit));
   const fd = openSync(path, "r+");
@@ -53,7 +68,7 @@ function repeat(path: string, sizeBytes: number): void {
   for (let at = unit; at < sizeBytes; at += MIB) {
     readSync(fd, piece, 0, MIB, at % unit);
     const copy = BigInt(Math.floor(at / unit)) * 0x9e37_79b9_7f4a_7c15n;
-    for (let page = 0; page < MIB; page += PAGE) {
+    for (let page = 0; page < MIB; page += step) {
       const isZero = Buffer.compare(piece.subarray(page, page + PAGE), new Uint8Array(PAGE)) === 0;
       if (!isZero) words[(page + CHANGED_AT) / 8]! ^= copy;
     }
