@@ -96,6 +96,9 @@ export interface MoveOptions {
     | undefined;
 }
 
+/** Milliseconds that a machine may stand still where nobody has said it: as long as QEMU's default is short of it. */
+export const DEFAULT_DOWNTIME_MAX_MS = 30;
+
 /** How a machine is copied while it runs. */
 export interface PrecopyOptions extends MoveOptions {
   /** The machine is stopped once the rest is expected to take no longer than this. */
@@ -117,6 +120,8 @@ export interface PrecopyOptions extends MoveOptions {
  */
 export interface VmDriver extends Disposable {
   describe(): Promise<VmDescription>;
+  /** How fast it changes its memory, in bytes a second, looked at for so long; undefined where that is not known before. */
+  dirtyRate?(milliseconds: number): Promise<number | undefined>;
   /** Looks whether it can be saved, touching nothing. */
   preflight(): Promise<readonly PreflightCheck[]>;
   /** Suspends the machine and gives everything to `sink`. It stays suspended. */

@@ -7,15 +7,17 @@ import { action, addCommand, type CommandContext } from "../command.ts";
 import { DISKS_OPTION, diskCare } from "../disk-option.ts";
 import { addSenderSecurity, type SenderSecurityOptions, senderSecurity } from "../live-options.ts";
 import { openDriver } from "../open-driver.ts";
-import { formatBytes, formatDuration } from "../output/format.ts";
 import { printable } from "../output/printable.ts";
+import { expectationLines } from "../output/send-lines.ts";
 import { formatTable } from "../output/table.ts";
 import { spaceCheck } from "../space-check.ts";
+import { wholeNumber } from "../whole-number.ts";
 
 interface CheckOptions extends SenderSecurityOptions {
   readonly stop?: boolean;
   readonly disks?: string;
   readonly type?: string;
+  readonly downtimeMax?: number;
 }
 
 const EXIT_FAILED = 4;
@@ -26,7 +28,8 @@ export function registerMigrateCheck(parent: Command): void {
     description: `look whether a machine can be saved or sent, and say what is in the way
 
 SOURCE is qmp:PATH (a running QEMU), machine:PATH (a native machine) or unix:PATH (a vhost-user back-end). Nothing is touched.
-With TARGET, a file, the place of the snapshot is looked at, too. With TARGET, tcp:HOST:PORT where vhu migrate receive listens, both sides are looked at, and how fast the way between them is.
+With TARGET, a file, the place of the snapshot is looked at, too. With TARGET, tcp:HOST:PORT where vhu migrate receive listens, both sides are looked at, and how fast the way between
+them is: what time and what downtime are to be expected of vhu migrate send.
 Each line is one thing that was looked at: passed or FAILED, with what was found or what to do.`,
     examples: [
       ["vhu migrate check qmp:/run/web.qmp", "can this VM be saved while it goes on?"],
@@ -40,6 +43,7 @@ Each line is one thing that was looked at: passed or FAILED, with what was found
     },
   });
   addSenderSecurity(command)
+    .option("--downtime-max <ms>", "what vhu migrate send will be told", wholeNumber(1))
     .option("--stop", "look at a save after which the machine ends")
     .option("--disks <how>", DISKS_OPTION)
     .option("--type <type>", "what kind of device a unix: back-end is")
@@ -91,8 +95,9 @@ async function checkTarget(
   using driver = await openDriver(source, { signal, areDisksCared: true });
   const preflight = await checkSend(driver, {
     ...{ address: { host, port }, security, version, signal, streams: 1, retryMs: 0 },
+    downtimeMaxMs: options.downtimeMax,
   });
-  const { name, ok, checks, bytesPerSecond, expectedMs } = preflight;
+  const { name, ok, checks } = preflight;
   if (output.json) output.document(preflight);
   else {
     output.lines(
@@ -105,12 +110,7 @@ async function checkTarget(
         ]),
       ),
     );
-    if (bytesPerSecond !== undefined && expectedMs !== undefined) {
-      const time = formatDuration(expectedMs);
-      output.line(
-        `the way there takes ${formatBytes(bytesPerSecond)}/s: at most ${time} for one pass over the memory`,
-      );
-    }
+    if (ok) output.lines(expectationLines(preflight));
     output.line(`${printable(name)} ${ok ? "can" : "cannot"} be sent there`);
   }
   return ok ? 0 : EXIT_FAILED;

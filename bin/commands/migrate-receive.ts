@@ -119,7 +119,7 @@ function policyOf({ root, allow, memoryMax, diskMax, sockets, qemu }: ReceiveOpt
 function say({ output }: CommandContext, report: ReceiveReport): void {
   output.summary({ ...report }, () => [
     `${report.name} runs at ${report.address}; it arrived in ${formatDuration(report.totalMs)}`,
-    `  memory ${formatBytes(report.memoryBytes)}; ${formatDuration(report.loadMs)} to load, ${formatDuration(report.resumeMs)} to go on`,
+    `  memory ${formatBytes(report.memoryBytes)}, of which ${formatBytes(report.receivedBytes)} came (${formatBytes(report.wireBytes)} on the wire); ${formatDuration(report.loadMs)} to load, ${formatDuration(report.resumeMs)} to go on`,
     `  process ${report.pid}, log ${report.logPath}`,
   ]);
 }

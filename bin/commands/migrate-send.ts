@@ -14,17 +14,18 @@ import { type Address, parseAddressOf } from "../address.ts";
 import { action, addCommand, type CommandContext } from "../command.ts";
 import { addSenderSecurity, byteCount, type SenderSecurityOptions, senderSecurity } from "../live-options.ts";
 import { openDriver } from "../open-driver.ts";
-import { formatBytes, formatDuration } from "../output/format.ts";
+import { formatBytes, formatCount, formatDuration } from "../output/format.ts";
+import { expectationLines, passLine, sendNote } from "../output/send-lines.ts";
+import { addThrottleOptions, type ThrottleOptions, throttleOf } from "../throttle-options.ts";
 import { wholeNumber } from "../whole-number.ts";
 import { absoluteAddress } from "../with-operation.ts";
 
-interface SendOptions extends SenderSecurityOptions {
+interface SendOptions extends SenderSecurityOptions, ThrottleOptions {
   readonly parallel: number;
   readonly retry: number;
   readonly compress: CompressSetting;
   readonly bandwidthMax?: number;
   readonly downtimeMax?: number;
-  readonly throttle?: boolean;
 }
 
 const DEFAULT_STREAMS = 2;
@@ -38,7 +39,9 @@ export function registerMigrateSend(parent: Command): void {
 SOURCE is qmp:PATH (a running QEMU) or machine:PATH (a native machine); TARGET is tcp:HOST:PORT, where vhu migrate receive
 listens. Both sides look first whether it can work, and nothing moves if not. The machine runs here until the other side has
 loaded and checked all of it; if anything fails before, it goes on here. Then it is given up here, and only then runs there.
-A connection that breaks is taken up again. Ctrl-C cancels, and the machine goes on here.`,
+A connection that breaks is taken up again. Ctrl-C cancels, and the machine goes on here.
+
+A machine that changes its memory faster than it can be copied ends the command, and runs on: --auto-converge slows it down.`,
     examples: [
       [
         "vhu migrate send --token ABC… machine:/run/web.sock tcp:hostb:4950",
@@ -51,16 +54,15 @@ A connection that breaks is taken up again. Ctrl-C cancels, and the machine goes
       ["vhu migrate send --insecure machine:/run/web.sock tcp:127.0.0.1:4950", "on one host"],
     ],
     exitStatus: {
-      4: "a side found something in the way, or the receiver is not the right one: the machine goes on here",
+      4: "a side found something in the way, the receiver is not the right one, or the machine changes its memory faster than it can be copied (NOT_CONVERGING): it goes on here",
       5: "the connection, the machine or a back-end was lost: the message says where the machine is",
     },
   });
-  addSenderSecurity(command)
+  addThrottleOptions(addSenderSecurity(command))
     .option("--parallel <count>", "connections for the memory", streamCount, DEFAULT_STREAMS)
     .option("--compress <how>", "auto, none, or a level of zstd from -7 to 19", compressSetting, "auto")
     .option("--bandwidth-max <bytes>", "at most so many bytes in a second, e.g. 100M", byteCount)
     .option("--downtime-max <ms>", "stop the machine once the rest takes no longer than this", wholeNumber(1))
-    .option("--throttle", "slow the machine down until it can be copied")
     .option("--retry <seconds>", "how long a broken connection may be missing", retrySeconds, DEFAULT_RETRY_S)
     .action(
       action((context, source: string, target: string, options: SendOptions) =>
@@ -88,20 +90,20 @@ async function send(
     ...{
       bandwidthMaxBytes: options.bandwidthMax,
       downtimeMaxMs: options.downtimeMax,
-      throttle: options.throttle,
+      throttle: throttleOf(options),
     },
     operation,
     onLine: (line) => output.log.error(line),
     onConnection: (what) => output.log.warn(what),
     onPreflight: (preflight) => sayPreflight(context, preflight),
-    onProgress: ({ doneBytes, totalBytes }) => progress.update({ doneBytes, totalBytes }),
-    onPass: (pass) => {
-      const { passNumber, sentBytes, dirtyBytes, milliseconds } = pass;
-      output.status(
-        `pass ${passNumber}: ${formatBytes(sentBytes)} in ${formatDuration(milliseconds)}, ${formatBytes(dirtyBytes)} changed meanwhile`,
-        { pass },
-      );
-    },
+    onProgress: ({ doneBytes, totalBytes, ...details }) =>
+      progress.update({
+        doneBytes,
+        totalBytes,
+        note: sendNote({ doneBytes, totalBytes, ...details }),
+        details,
+      }),
+    onPass: (pass) => output.status(passLine(pass), { pass }),
   };
   report(context, await sendMachine(driver, sendOptions));
   return undefined;
@@ -117,21 +119,31 @@ async function beginSend(driver: VmDriver, source: Address, target: Address): Pr
 }
 
 function sayPreflight({ output }: CommandContext, preflight: Preflight): void {
-  const { name, bytesPerSecond, expectedMs, memoryBytes, ok } = preflight;
+  const { name, memoryBytes, ok } = preflight;
   if (!ok) return;
-  const speed = bytesPerSecond === undefined ? "" : `, the link takes ${formatBytes(bytesPerSecond)}/s`;
-  const time =
-    expectedMs === undefined ? "" : `: at most ${formatDuration(expectedMs)} for each pass over it`;
-  output.status(`${name}: ${formatBytes(memoryBytes)} of memory${speed}${time}`, { preflight });
+  const [first, ...rest] = expectationLines(preflight);
+  output.status(`${name}: ${formatBytes(memoryBytes)} of memory; ${first}`, { preflight });
+  if (!output.json) for (const line of rest) output.status(line);
 }
 
 function report({ output }: CommandContext, sent: SendReport): void {
   output.summary({ ...sent }, () => [
     `${sent.name} runs at ${sent.target} on the other host; it was sent in ${formatDuration(sent.totalMs)}`,
-    `  memory ${formatBytes(sent.memoryBytes)}, sent as ${formatBytes(sent.packedBytes)} in ${sent.passes.length || 1} passes; ${formatBytes(sent.wireBytes)} on the wire`,
+    `  memory ${formatBytes(sent.memoryBytes)}, sent as ${formatBytes(sent.packedBytes)} (${formatRatio(sent)}) in ${passesOf(sent)}; ${formatBytes(sent.wireBytes)} on the wire`,
     `  it stood still for about ${formatDuration(sent.downtimeMs)} (the other side: ${formatDuration(sent.loadMs)} to load, ${formatDuration(sent.resumeMs)} to go on)`,
-    ...(sent.reconnections > 0 ? [`  ${sent.reconnections} broken connections were taken up again`] : []),
+    ...(sent.reconnections > 0
+      ? [`  ${formatCount(sent.reconnections, "broken connection")} taken up again`]
+      : []),
   ]);
+}
+
+function formatRatio({ givenBytes, packedBytes }: SendReport): string {
+  return packedBytes === 0 ? "nothing" : `1 : ${(givenBytes / packedBytes).toFixed(1)}`;
+}
+
+/** Those while it ran; one that was too short to be seen is in the next one's report. */
+function passesOf({ passes }: SendReport): string {
+  return formatCount((passes.at(-1)?.passNumber ?? 0) + 1, "pass", "passes");
 }
 
 function streamCount(text: string): number {

@@ -73,8 +73,8 @@ export class Output {
     });
   }
 
-  #writeStatus(message: string, { doneBytes, totalBytes }: ProgressState): void {
-    this.status(message, { doneBytes, totalBytes });
+  #writeStatus(message: string, { doneBytes, totalBytes, details }: ProgressState): void {
+    this.status(message, { doneBytes, totalBytes, ...details });
   }
 
   #drawBar(text: string): void {

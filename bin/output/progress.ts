@@ -8,6 +8,10 @@ export interface ProgressState {
   readonly doneBytes: number;
   /** Absent where it is not known. */
   readonly totalBytes?: number;
+  /** What the bar says instead of its own rate and time. */
+  readonly note?: string;
+  /** More for the JSON status lines. */
+  readonly details?: Readonly<Record<string, unknown>>;
 }
 
 /** How far something is, drawn on one line that is gone at the end. */
@@ -34,8 +38,9 @@ export class Progress implements Disposable {
     if (this.#drawnMs >= this.#startMs) this.#draw("");
   }
 
-  #lineOf({ doneBytes, totalBytes }: ProgressState, seconds: number): string {
-    const rate = seconds > 0.2 ? ` ${formatBytes(doneBytes / seconds)}/s` : "";
+  #lineOf({ doneBytes, totalBytes, note }: ProgressState, seconds: number): string {
+    const rate =
+      note !== undefined ? ` ${note}` : seconds > 0.2 ? ` ${formatBytes(doneBytes / seconds)}/s` : "";
     if (totalBytes === undefined || totalBytes === 0) {
       return `${this.#label} ${formatBytes(doneBytes)}${rate}`;
     }
@@ -43,7 +48,7 @@ export class Progress implements Disposable {
     const filled = Math.round(share * BAR_COLUMNS);
     const bar = "#".repeat(filled).padEnd(BAR_COLUMNS, ".");
     const leftMs = share > 0.02 ? (seconds * 1000 * (1 - share)) / share : undefined;
-    const left = leftMs === undefined ? "" : `, ${formatDuration(leftMs)} left`;
+    const left = leftMs === undefined || note !== undefined ? "" : `, ${formatDuration(leftMs)} left`;
     return `${this.#label} [${bar}] ${Math.floor(share * 100)}% of ${formatBytes(totalBytes)}${rate}${left}`;
   }
 }

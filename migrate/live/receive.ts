@@ -31,6 +31,8 @@ export interface ReceiveReport {
   readonly pid: number;
   readonly logPath: string;
   readonly memoryBytes: number;
+  /** Of memory as it came, pass after pass; what was never used has not. */
+  readonly receivedBytes: number;
   readonly wireBytes: number;
   readonly reconnections: number;
   /** From the last of the data to the loaded machine, and from the word that it may run to when it does. */
@@ -125,7 +127,8 @@ async function take(
       address,
       pid,
       logPath,
-      memoryBytes: received.memoryBytes,
+      memoryBytes: offer.memoryBytes,
+      receivedBytes: received.memoryBytes,
       wireBytes,
       reconnections,
     },

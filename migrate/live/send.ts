@@ -1,34 +1,26 @@
 import { CancelledError, CompatibilityError, StateError, VhuError } from "../../src/errors.ts";
-import type { MoveOptions, PassReport, PreflightCheck, VmDescription, VmDriver } from "../driver.ts";
+import type { PassReport, PrecopyOptions, PreflightCheck, VmDescription, VmDriver } from "../driver.ts";
 import type { Operation } from "../operations/mod.ts";
 import { isQemuMachine } from "../qemu/mod.ts";
 import type { SnapshotRegion } from "../snapshot/mod.ts";
 import type { CompressSetting } from "./compression-level.ts";
 import { DiskMarkers, diskPathsOf } from "./disk-markers.ts";
+import { expectedMove } from "./expected-move.ts";
 import { hostFacts } from "./host-facts.ts";
 import { LiveSink } from "./live-sink.ts";
 import { measureLink } from "./measure-link.ts";
 import type { LiveMessage, Offer } from "./messages.ts";
 import { type OpenSessionOptions, openSession } from "./open-session.ts";
+import type { SendProgress } from "./send-meter.ts";
+import { SendWatch } from "./send-watch.ts";
 import type { Session } from "./session.ts";
 import { SourceSide } from "./source-side.ts";
-
-/** What a sender tells while it works. */
-export interface SendProgress {
-  readonly phase: string;
-  readonly doneBytes: number;
-  readonly totalBytes: number;
-  /** Of memory as it went out, and of all on the wire. */
-  readonly packedBytes: number;
-  readonly wireBytes: number;
-  readonly reconnections: number;
-}
 
 export interface SendOptions extends OpenSessionOptions {
   readonly compress: CompressSetting;
   readonly bandwidthMaxBytes?: number | undefined;
   readonly downtimeMaxMs?: number | undefined;
-  readonly throttle?: boolean | undefined;
+  readonly throttle?: PrecopyOptions["throttle"];
   /** The log gets each step before it is taken. */
   readonly operation: Operation;
   /** What the user must know. */
@@ -47,14 +39,21 @@ export interface Preflight {
   readonly bytesPerSecond: number | undefined;
   readonly roundTripMs: number | undefined;
   readonly memoryBytes: number;
-  /** For all of the memory once, not compressed. */
+  /** Of it, what is in use as far as the source's host can see. */
+  readonly inUseBytes: number;
+  /** How fast the machine changes its memory, where that is known before. */
+  readonly dirtyBytesPerSecond: number | undefined;
+  /** Undefined where it is not known, or never over: as `expectedMove` reckons. */
   readonly expectedMs: number | undefined;
+  readonly expectedDowntimeMs: number | undefined;
 }
 
 export interface SendReport {
   readonly name: string;
   readonly target: string;
   readonly memoryBytes: number;
+  /** Of memory as it was given, pass after pass, holes too; and as it went out. */
+  readonly givenBytes: number;
   readonly packedBytes: number;
   readonly wireBytes: number;
   readonly passes: readonly PassReport[];
@@ -68,12 +67,20 @@ export interface SendReport {
 }
 
 /** Looks at both sides, and moves nothing. */
-export async function checkSend(driver: VmDriver, options: OpenSessionOptions): Promise<Preflight> {
+export async function checkSend(
+  driver: VmDriver,
+  options: OpenSessionOptions & { readonly downtimeMaxMs?: number | undefined },
+): Promise<Preflight> {
   const description = await describe(driver);
   const own = await driver.preflight();
+  const dirtyRate = dirtyRateOf(driver, description, CHECK_RATE_MS);
   using markers = new DiskMarkers(diskPathsOf(description.machine));
   using session = await openSession(options);
-  const preflight = await preflightWith(session, description, own, markers, true, options.signal);
+  const preflight = await preflightWith(
+    session,
+    { description, own, markers, dirtyRate, checkOnly: true },
+    options,
+  );
   session.finish();
   return preflight;
 }
@@ -92,12 +99,14 @@ export async function sendMachine(driver: VmDriver, options: SendOptions): Promi
   try {
     const description = await describe(driver);
     const own = await driver.preflight();
+    const dirtyRate = dirtyRateOf(driver, description, SEND_RATE_MS);
     const markers = stack.use(new DiskMarkers(diskPathsOf(description.machine)));
     session = stack.use(await openSession(options));
-    const preflight = await preflightWith(session, description, own, markers, false, options.signal);
+    const found = { description, own, markers, dirtyRate, checkOnly: false };
+    const preflight = await preflightWith(session, found, options);
     options.onPreflight?.(preflight);
     requireGood(preflight);
-    return await move(driver, session, description, options, startMs);
+    return await move(driver, session, preflight, options, startMs);
   } catch (error) {
     await session?.abandon(error);
     // Once a hand-over has begun, its own outcome stands, or it is open.
@@ -121,14 +130,21 @@ async function describe(driver: VmDriver): Promise<WholeMachine> {
   return { ...description, machine };
 }
 
+/** What the source has found on its own. */
+interface Found {
+  readonly description: WholeMachine;
+  readonly own: readonly PreflightCheck[];
+  readonly markers: DiskMarkers;
+  readonly dirtyRate: Promise<number | undefined>;
+  readonly checkOnly: boolean;
+}
+
 async function preflightWith(
   session: Session,
-  { name, runState, memoryBytes, machine }: WholeMachine,
-  own: readonly PreflightCheck[],
-  { disks }: DiskMarkers,
-  checkOnly: boolean,
-  signal: AbortSignal | undefined,
+  { description, own, markers: { disks }, dirtyRate, checkOnly }: Found,
+  { signal, downtimeMaxMs }: Pick<SendOptions, "signal" | "downtimeMaxMs">,
 ): Promise<Preflight> {
+  const { name, runState, memoryBytes, machine, residentBytes: inUseBytes = memoryBytes } = description;
   const type = isQemuMachine(machine) ? "qemu" : "machine";
   const offer: Offer = {
     ...{ kind: "offer", ...hostFacts(), name, type, runState, memoryBytes },
@@ -144,12 +160,29 @@ async function preflightWith(
   ];
   const isGood = ok && own.every((check) => check.ok);
   const link = isGood ? await measureLink(session) : undefined;
+  const dirtyBytesPerSecond = await dirtyRate;
+  const facts = { inUseBytes, dirtyBytesPerSecond };
+  const expected = link === undefined ? undefined : expectedMove({ ...facts, ...link, downtimeMaxMs });
   return {
-    ...{ name, ok: isGood, checks: all, memoryBytes },
+    ...{ name, ok: isGood, checks: all, memoryBytes, ...facts },
     bytesPerSecond: link?.bytesPerSecond,
     roundTripMs: link?.roundTripMs,
-    expectedMs: link === undefined ? undefined : (memoryBytes / link.bytesPerSecond) * 1000,
+    expectedMs: expected?.expectedMs,
+    expectedDowntimeMs: expected?.expectedDowntimeMs,
   };
+}
+
+/** How long the memory's changes are looked at: for somebody who only asks, and before a move, which they must not delay. */
+const CHECK_RATE_MS = 1_000;
+const SEND_RATE_MS = 200;
+
+/** Not waited for: the other side is asked meanwhile. */
+async function dirtyRateOf(
+  driver: VmDriver,
+  { runState }: VmDescription,
+  milliseconds: number,
+): Promise<number | undefined> {
+  return runState === "running" ? driver.dirtyRate?.(milliseconds) : 0;
 }
 
 function requireGood({ ok, checks }: Preflight): void {
@@ -162,43 +195,23 @@ function requireGood({ ok, checks }: Preflight): void {
 async function move(
   driver: VmDriver,
   session: Session,
-  { name, memoryBytes }: WholeMachine,
+  preflight: Preflight,
   options: SendOptions,
   startMs: number,
 ): Promise<SendReport> {
   const signal = AbortSignal.any([session.signal, ...(options.signal === undefined ? [] : [options.signal])]);
-  const passes: PassReport[] = [];
+  const { name, memoryBytes } = preflight;
   using sink = new LiveSink(session, {
     ...options,
     prepare: (memoryMap) => prepare(session, memoryMap, signal),
   });
-  const tell = (phase: string, doneBytes: number, totalBytes: number) => {
-    const { wireBytes, reconnections } = session;
-    options.operation.progress({ phase, done: doneBytes, total: totalBytes });
-    options.onProgress?.({
-      phase,
-      doneBytes,
-      totalBytes,
-      packedBytes: sink.packedBytes,
-      wireBytes,
-      reconnections,
-    });
-  };
-  let stoppedMs = Date.now();
-  const onStopped = (atMs: number) => {
-    stoppedMs = atMs;
-  };
-  const onPass = (pass: PassReport) => {
-    passes.push(pass);
-    options.onPass?.(pass);
-  };
-  const onProgress: MoveOptions["onProgress"] = ({ phase, done, total }) => tell(phase, done, total);
+  const watch = new SendWatch(session, sink, preflight, options);
   const side = new SourceSide(driver, session, options.operation, options.onLine);
   const loaded = await untilLoaded(side, async () => {
-    await driver.startPrecopy(sink, { ...options, signal, onProgress, onPass, onStopped });
+    await driver.startPrecopy(sink, { ...options, signal, ...watch.listeners });
     await sink.finish();
     await side.give({ type: "sent" });
-    tell("loading", memoryBytes, memoryBytes);
+    watch.tell("loading", memoryBytes, memoryBytes);
     return session.expect("loaded", signal);
   });
   const { resumeMs, address } = await handOver(side, loaded);
@@ -211,12 +224,13 @@ async function move(
       name,
       target: address,
       memoryBytes,
+      givenBytes: sink.memoryBytes,
       packedBytes: sink.packedBytes,
       wireBytes,
-      passes,
+      passes: watch.passes,
       reconnections,
     },
-    ...{ downtimeMs: runningMs - stoppedMs, loadMs: loaded.loadMs, resumeMs, totalMs: endMs - startMs },
+    ...{ downtimeMs: runningMs - watch.stoppedMs, loadMs: loaded.loadMs, resumeMs, totalMs: endMs - startMs },
   };
 }
 

@@ -1,12 +1,10 @@
 import { PageSet } from "../../src/memory/mod.ts";
 import type { Mapping } from "../../src/sys/mod.ts";
 import { Convergence } from "../convergence.ts";
-import type { PrecopyOptions, VmSink } from "../driver.ts";
+import { DEFAULT_DOWNTIME_MAX_MS, type PrecopyOptions, type VmSink } from "../driver.ts";
 import { NotConvergingError } from "../not-converging-error.ts";
 import { savePages } from "../ram/mod.ts";
 
-/** As long as QEMU's default is short of it: nobody has asked for less. */
-const DEFAULT_DOWNTIME_MS = 30;
 /** A pass that changes more than this part of what it sent is slowed down, as QEMU's auto-converge does; its steps, too. */
 const THROTTLE_ABOVE = 0.5;
 const THROTTLE_PERCENT = { first: 20, step: 10, most: 99 } as const;
@@ -98,7 +96,9 @@ export class Precopy {
   #isNear(dirty: PageSet): boolean {
     const dirtyBytes = dirty.size * PAGE_BYTES;
     const isMeasured = this.#passNumber > 1 || dirtyBytes <= LITTLE_BYTES;
-    return isMeasured && dirtyBytes / this.#bytesPerMs <= (this.options.downtimeMaxMs ?? DEFAULT_DOWNTIME_MS);
+    return (
+      isMeasured && dirtyBytes / this.#bytesPerMs <= (this.options.downtimeMaxMs ?? DEFAULT_DOWNTIME_MAX_MS)
+    );
   }
 
   async #slowDown(dirtyBytes: number, sentBytes: number): Promise<boolean> {

@@ -1,5 +1,5 @@
 import { CompatibilityError } from "../../src/errors.ts";
-import type { PrecopyOptions } from "../driver.ts";
+import { DEFAULT_DOWNTIME_MAX_MS, type PrecopyOptions } from "../driver.ts";
 import { qmpCapabilities, qmpParameters } from "./qmp-answers.ts";
 import type { QmpClient } from "./qmp-client.ts";
 import { QmpError } from "./qmp-error.ts";
@@ -48,7 +48,6 @@ const PARAMETERS: Readonly<Record<string, unknown>> = {
 /** What QEMU starts with (migration/options.c): a vhu that was killed has left others. */
 const DEFAULTS: Readonly<Record<string, unknown>> = { "max-bandwidth": 134_217_728, "downtime-limit": 300 };
 const DEFAULT_OFF = ["return-path", "events", "auto-converge", "dirty-limit", "pause-before-switchover"];
-const PRECOPY_DOWNTIME_MS = 30;
 
 /** What differs from a save of a VM that stands still. */
 export interface MigrationOverrides {
@@ -58,7 +57,7 @@ export interface MigrationOverrides {
 
 /** The VM runs until the rest fits into the downtime. */
 export function precopySettings({
-  downtimeMaxMs = PRECOPY_DOWNTIME_MS,
+  downtimeMaxMs = DEFAULT_DOWNTIME_MAX_MS,
   bandwidthMaxBytes = UNLIMITED_BYTES,
   throttle = false,
 }: PrecopyOptions): MigrationOverrides {

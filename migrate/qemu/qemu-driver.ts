@@ -17,6 +17,7 @@ import type { SnapshotManifest } from "../snapshot/mod.ts";
 import { backgroundSettings, requireBackgroundFit } from "./background-save.ts";
 import { commitOverlay, hasNode } from "./commit-overlay.ts";
 import { describeMachine } from "./describe-machine.ts";
+import { dirtyRate } from "./dirty-rate.ts";
 import type { DiskCare } from "./disk-care.ts";
 import { DiskKeeper } from "./disk-keeper.ts";
 import { freshBlocks } from "./fresh-memory.ts";
@@ -99,6 +100,10 @@ export class QemuDriver implements VmDriver {
       devices: virtioDevices.map(({ type, path }) => ({ name: path, type })),
       machine,
     };
+  }
+
+  dirtyRate(milliseconds: number): Promise<number | undefined> {
+    return dirtyRate(this.#client, milliseconds);
   }
 
   async preflight(): Promise<readonly PreflightCheck[]> {

@@ -29,6 +29,7 @@ export const qmpPrecopy = z.looseObject({
 });
 export type QmpPrecopy = z.infer<typeof qmpPrecopy>;
 
+export const qmpDirtyRate = z.looseObject({ status: z.string(), "dirty-rate": size.optional() });
 export const qmpCapabilities = z.array(z.looseObject({ capability: z.string(), state: z.boolean() }));
 export const qmpParameters = z.record(z.string(), z.unknown());
 

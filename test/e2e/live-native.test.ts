@@ -93,6 +93,59 @@ test.skipIf(!possible)(
 );
 
 test.skipIf(!possible)(
+  "what is to be expected is said before, and what is known while it moves; a native machine has no dirty limit",
+  async () => {
+    using hosts = new LiveHosts("loopback");
+    await using machine = await LiveMachine.start(hosts);
+    await machine.fill(FILL_MIB);
+    const { receiver, token, target } = await hosts.b.receive();
+    await using _ = receiver;
+    const check = await hosts.a.run(
+      "migrate",
+      "check",
+      "--downtime-max",
+      "70",
+      "--token",
+      token,
+      machine.address,
+      target,
+    );
+    expect(check.stdout).toMatch(/the way there takes \S+ .iB\/s, a round trip \S+ .s\n/);
+    expect(check.stdout).toMatch(/64 MiB of memory are in use and change at an unknown speed: expected time/);
+    expect(check.stdout).toMatch(/expected downtime \S+ ms, and what the other side takes/);
+    const send = async (count: number, ...words: string[]) => {
+      const all = (await receiver.waitForStderr(tokens(count), 10_000)).split("token: ");
+      return await hosts.a.run("migrate", "send", "--token", all.at(-1)!, ...words, machine.address, target);
+    };
+    const refused = await send(2, "--dirty-limit");
+    expect(refused.status).toBe(4);
+    expect(refused.stderr).toContain("dirty-limit is for QEMU with KVM");
+    expect((await send(3, "--dirty-limit", "--auto-converge")).status).toBe(2);
+    const sent = await send(3, "--json", "--auto-converge", "--compress", "none", "--bandwidth-max", "40M");
+    const lines = sent.stdout
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line));
+    expect(lines[0].preflight).toMatchObject({ ok: true, inUseBytes: 64 << 20 });
+    expect(lines[0].preflight.expectedDowntimeMs).toBeGreaterThan(0);
+    const seen = lines.filter(({ message }) => message === "send").at(-1);
+    for (const name of ["passes", "remainingBytes", "dirtyBytesPerSecond", "wireBytesPerSecond", "ratio"]) {
+      expect(seen[name]).toBeNumber();
+    }
+    expect(lines.at(-1)).toMatchObject({ type: "summary", memoryBytes: 64 << 20 });
+    await receiver.waitForStderr(tokens(4), 10_000);
+    await receiver.end("SIGTERM");
+    expect(receiver.stdout()).toContain("memory 64 MiB, of which ");
+  },
+  TEST_TIMEOUT_MS,
+);
+
+/** All that the receiver has printed up to its token of this number. */
+function tokens(count: number): RegExp {
+  return new RegExp(`(?:token: [A-Z2-7]+[^]*?){${count - 1}}token: [A-Z2-7]+`);
+}
+
+test.skipIf(!possible)(
   "Ctrl-C on either side cancels: the machine runs on, and nothing of it is left on the other host",
   async () => {
     using hosts = new LiveHosts();
