@@ -29,7 +29,15 @@ export * from "./machine/mod.ts";
 export * from "./machine-file/mod.ts";
 export { NotConvergingError } from "./not-converging-error.ts";
 export * from "./operations/mod.ts";
-export { LocalPrograms, OwnSnapshots, requireMayStart, type StartPolicy, TrustedKeys } from "./policy/mod.ts";
+export {
+  LocalPrograms,
+  OwnSnapshots,
+  requireAllowedChain,
+  requireAllowedFile,
+  requireMayStart,
+  type StartPolicy,
+  TrustedKeys,
+} from "./policy/mod.ts";
 export {
   type BackendStateDecoder,
   type DiskCare,

@@ -142,6 +142,8 @@ export const MAX_MEMORY_PASSES = 1024;
 export const MAX_SNAPSHOT_KEYS = 16;
 /** Files that a snapshot may stand on: each one more has to be there, whole, for a load. */
 export const MAX_SNAPSHOT_CHAIN = 32;
+/** Images that a disk may stand on: QEMU itself takes some 200, and each costs an open file. */
+export const MAX_DISK_CHAIN = 64;
 /** Files beside a snapshot that are looked at when its parent was renamed. */
 export const MAX_SNAPSHOT_SIBLINGS = 1000;
 /** Memory of a machine whose pages' hashes are kept for the next incremental snapshot: 256 MiB of hashes, and those of the base. */

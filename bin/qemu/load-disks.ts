@@ -1,6 +1,13 @@
 import { mkdirSync, rmSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
-import { copyImage, diskSource, type QemuMachine, requireSameSources } from "../../migrate/mod.ts";
+import {
+  copyImage,
+  diskSource,
+  type QemuMachine,
+  requireAllowedChain,
+  requireAllowedFile,
+  requireSameSources,
+} from "../../migrate/mod.ts";
 import { CompatibilityError, PeerError } from "../../src/errors.ts";
 import { O, openFile } from "../../src/sys/mod.ts";
 import { changeOf, type GivenDisk, givenDisks } from "./load-changes.ts";
@@ -27,11 +34,15 @@ export interface LoadDisksOptions {
 
 /**
  * Which files the disks of a machine have here. What was frozen or copied at the save is never written: the machine goes on
- * over overlays. @throws CompatibilityError when a disk has changed since, UsageError
+ * over overlays.
+ *
+ * @param roots Folders that the files which the snapshot names may lie in; a copy beside the snapshot lies where the user has put it.
+ * @throws CompatibilityError when a disk has changed since, or is not where it may be; UsageError
  */
 export function planDisks(
   machine: QemuMachine,
   snapshot: string | undefined,
+  roots: readonly string[],
   options: LoadDisksOptions,
 ): DiskPlan {
   const given = givenDisks(options.disk ?? [], machine);
@@ -42,7 +53,10 @@ export function planDisks(
   const id = crypto.randomUUID().slice(0, 8);
   const steps = sources.flatMap(({ disk, path }) => {
     const isKept = options.overlay !== undefined || disk.frozen === true || disk.copy !== undefined;
-    return disk.readOnly || !isKept ? [] : [{ disk, step: stepFor(disk, path, id, options) }];
+    if (disk.readOnly || !isKept) return [];
+    const step = stepFor(disk, path, id, options);
+    requireAllowedStep(disk, step, roots, options);
+    return [{ disk, step }];
   });
   const changes = steps.map(({ disk, step }) =>
     changeOf(disk, step.path, step.kind === "overlay" ? "qcow2" : disk.format),
@@ -68,6 +82,19 @@ function stepFor(disk: QemuDisk, source: string, id: string, options: LoadDisksO
     from: resolve(source),
     sizeBytes: disk.fileBytes ?? disk.sizeBytes,
   };
+}
+
+/** Before anything is made: qemu-img opens all that an image stands on, and a copy is read as it is. */
+function requireAllowedStep(
+  disk: QemuDisk,
+  step: DiskStep,
+  roots: readonly string[],
+  { overlay, runtimeDir }: LoadDisksOptions,
+): void {
+  const source = step.kind === "overlay" ? step.base : step.from;
+  if (disk.copy === undefined) requireAllowedFile(source, { roots });
+  if (overlay === undefined && runtimeDir === undefined) requireAllowedFile(step.path, { roots });
+  if (step.kind === "overlay") requireAllowedChain({ path: source, format: step.format }, { roots });
 }
 
 /** As a person would do it. */

@@ -66,7 +66,7 @@ export async function loadIntoNewQemu(
   const own = new OwnSnapshots();
   const roots = own.has(reader.root) ? ["/"] : (options.root ?? []);
   const machine = parseQemuMachine(reader.manifest.machine);
-  const disks = planDisks(machine, options.file, options);
+  const disks = planDisks(machine, options.file, roots, options);
   const plan = planFor(machine, roots, disks.changes, options);
   const notes = [...plan.notes, ...disks.notes, ...cloneNotes(machine, options)];
   const { socketPath } = plan.qemu;

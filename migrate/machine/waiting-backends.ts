@@ -31,6 +31,11 @@ export class WaitingBackends implements Disposable {
   }
 }
 
+/** All of it, whatever the order of its keys: it comes from two parsers. */
 function keyOf(device: DeviceConfig): string {
-  return JSON.stringify(device, Object.keys(device).sort());
+  return JSON.stringify(device, (_key, value: unknown) =>
+    typeof value === "object" && value !== null && !Array.isArray(value)
+      ? Object.fromEntries(Object.entries(value).sort(([one], [other]) => (one < other ? -1 : 1)))
+      : value,
+  );
 }

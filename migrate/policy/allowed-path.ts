@@ -1,4 +1,5 @@
 import { isAbsolute, normalize, resolve } from "node:path";
+import { CompatibilityError } from "../../src/errors.ts";
 import { isPlacedBelow } from "./real-place.ts";
 
 /** What paths of a recorded command line may be. */
@@ -25,4 +26,14 @@ export function isAllowedPath(path: string, { roots, given }: PathPolicy): boole
   if (given?.has(path)) return true;
   if (/^\/(?:proc|sys|dev\/fd)(?:\/|$)/.test(path) || path.startsWith("/dev/fdset")) return false;
   return roots.some((root) => root === "/" || isPlacedBelow(path, root));
+}
+
+/** @throws CompatibilityError POLICY */
+export function requireAllowedFile(path: string, policy: PathPolicy): void {
+  if (isAllowedPath(path, policy)) return;
+  throw new CompatibilityError(
+    `${path} is not used: it is no file in an allowed folder (--root)`,
+    {},
+    "POLICY",
+  );
 }

@@ -1,6 +1,7 @@
 import { CompatibilityError } from "../../src/errors.ts";
 import { absolutePath, isAllowedPath, type PathPolicy } from "./allowed-path.ts";
 import { formatOptionList, type OptionPair, parseOptionList, parseTypedOption } from "./option-list.ts";
+import { unseenImage } from "./qemu-disks.ts";
 import { FORBIDDEN_TEXT_KEYS, LIST_OPTIONS, type ListOption, SIMPLE_OPTIONS } from "./qemu-options.ts";
 
 export type QemuArgumentPolicy = PathPolicy;
@@ -27,6 +28,8 @@ export function qemuArguments(recorded: readonly string[], policy: QemuArgumentP
     // Where an option is not known, nobody can say whether it has a value: what follows is not looked at.
     if (!isKnown(name)) break;
   }
+  const unseen = unseenImage(built);
+  if (unseen !== undefined) refusals.push(`-blockdev ${unseen}: its qcow2 is in no file of its own`);
   if (refusals.length === 0) return built;
   throw new CompatibilityError(
     `this recorded command line is not run: ${refusals.join("; ")}. Start QEMU yourself with -incoming defer, and load into qmp:PATH`,
@@ -87,10 +90,8 @@ function fromList(name: string, value: string, { kinds }: ListOption, policy: Qe
   const keys = kind?.key === "" && Object.hasOwn(kinds, kind.value) ? kinds[kind.value] : undefined;
   if (kind === undefined || keys === undefined) return { refused: "this kind of it is not on the list" };
   const pairs = recorded.map((pair) => withAbsolutePath(pair, keys, policy));
-  for (const pair of pairs) {
-    const refused = checkPair(pair, keys, policy);
-    if (refused !== undefined) return { refused };
-  }
+  const refused = checkPairs(pairs, keys, policy);
+  if (refused !== undefined) return { refused };
   const first = name === "-blockdev" ? { key: "driver", value: kind.value } : kind;
   return { args: [name, formatOptionList([first, ...pairs])] };
 }
@@ -109,10 +110,8 @@ const DRIVE_KEYS: Readonly<Record<string, "plain" | "path" | readonly string[]>>
 function drive(value: string, policy: QemuArgumentPolicy): Result {
   const recorded = value.startsWith("{") ? [] : (parseOptionList(value) ?? []);
   const pairs = recorded.map((pair) => withAbsolutePath(pair, DRIVE_KEYS, policy));
-  for (const pair of pairs) {
-    const refused = checkPair(pair, DRIVE_KEYS, policy);
-    if (refused !== undefined) return { refused };
-  }
+  const refused = checkPairs(pairs, DRIVE_KEYS, policy);
+  if (refused !== undefined) return { refused };
   if (!pairs.some(({ key }) => key === "format")) return { refused: "it has no format=" };
   return { args: ["-drive", formatOptionList(pairs)] };
 }
@@ -124,6 +123,21 @@ function withAbsolutePath(
 ): OptionPair {
   const isPath = Object.hasOwn(keys, pair.key) && keys[pair.key] === "path";
   return isPath ? { ...pair, value: absolutePath(pair.value, policy) } : pair;
+}
+
+function checkPairs(
+  pairs: readonly OptionPair[],
+  keys: Readonly<Record<string, "plain" | "path" | readonly string[]>>,
+  policy: QemuArgumentPolicy,
+): string | undefined {
+  const seen = new Set<string>();
+  for (const pair of pairs) {
+    // QEMU takes the last of them; whoever looks at the arguments later must not take another one.
+    const refused = seen.has(pair.key) ? `${pair.key}= is there twice` : checkPair(pair, keys, policy);
+    if (refused !== undefined) return refused;
+    seen.add(pair.key);
+  }
+  return undefined;
 }
 
 function checkPair(

@@ -1,6 +1,6 @@
 import { basename } from "node:path";
 import { CompatibilityError } from "../../src/errors.ts";
-import { type QemuArgumentPolicy, qemuArguments } from "../policy/mod.ts";
+import { type QemuArgumentPolicy, qemuArguments, qemuDisks, requireAllowedChain } from "../policy/mod.ts";
 import { parseQemuMachine } from "./qemu-machine.ts";
 
 export interface QemuCommandOptions extends QemuArgumentPolicy {
@@ -18,7 +18,7 @@ export interface QemuCommand {
 
 /**
  * How to start a QEMU that takes a recorded machine.
- * @throws CompatibilityError when the command line is not recorded, or not of what may run
+ * @throws CompatibilityError when the command line is not recorded, or not of what may run; FormatError for a damaged disk image
  */
 export function qemuCommand(machine: unknown, options: QemuCommandOptions): QemuCommand {
   const { commandLine, executable } = parseQemuMachine(machine);
@@ -29,6 +29,7 @@ export function qemuCommand(machine: unknown, options: QemuCommandOptions): Qemu
   }
   const recorded = commandLine.slice(1);
   const args = qemuArguments(recorded, options);
+  for (const disk of qemuDisks(args)) requireAllowedChain(disk, options);
   return {
     program: options.program ?? programOf(executable),
     args,
