@@ -170,6 +170,10 @@ export const MAX_LIVE_WINDOW_BYTES = 16 * MiB;
 export const MAX_LIVE_WAITING_MESSAGES = 16;
 /** States of one migration, each with a spool: its devices (a machine file has 64), its own and QEMU's stream. */
 export const MAX_LIVE_STATES = 256;
+/** All states of all migrations that a receiver takes at a time: they wait in its temporary folder. */
+export const MAX_LIVE_STATES_BYTES = MAX_DEVICE_STATE_BYTES;
+/** Of one migration's states, what waits in memory; from then on each goes to a file. */
+export const MAX_LIVE_STATES_IN_MEMORY_BYTES = 64 * MiB;
 /** Migrations that one receiver takes at a time. */
 export const MAX_LIVE_SESSIONS = 16;
 /** A connection that was silent for so long is broken; both sides say something every second. */

@@ -89,7 +89,8 @@ async function receive(
         ? { kind: options.insecure ? "insecure" : "token" }
         : { kind: "certificates", certificates },
     policy: policyOf(options),
-    onReady: ({ port: actual, token }) => {
+    onReady: ({ port: actual, token, why }) => {
+      if (why !== undefined) output.log.warn(why);
       output.status(`listening at ${host}:${actual}`, { port: actual });
       if (token !== undefined) output.status(`token: ${token}`, { token });
       notifyServiceManager("READY=1");

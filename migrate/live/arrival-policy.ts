@@ -1,11 +1,13 @@
+import { lstatSync } from "node:fs";
 import { isAbsolute, join, normalize } from "node:path";
-import { VhuError } from "../../src/errors.ts";
-import { connectUnix } from "../../src/sys/mod.ts";
+import { SyscallError, VhuError } from "../../src/errors.ts";
+import { connectUnix, listeningPaths } from "../../src/sys/mod.ts";
 import type { PreflightCheck } from "../driver.ts";
 import { parseMachineConfig, pathsOf } from "../machine-file/mod.ts";
-import { isPlacedBelow } from "../policy/mod.ts";
-import { qemuCommand } from "../qemu/mod.ts";
-import { lookAtDisk } from "./disk-markers.ts";
+import { isPlacedBelow, LocalPrograms } from "../policy/mod.ts";
+import { loadPlan, type QemuCommand } from "../qemu/mod.ts";
+import type { ArrivalRoom } from "./arrival-room.ts";
+import { diskPathsOf, fileBytesOf, lookAtDisk } from "./disk-markers.ts";
 import { availableMemoryBytes, hostFacts } from "./host-facts.ts";
 import type { Offer } from "./messages.ts";
 
@@ -26,11 +28,7 @@ export interface ArrivalPolicy {
 }
 
 /** Everything that is looked at before a page is sent. */
-export function checkArrival(
-  offer: Offer,
-  policy: ArrivalPolicy,
-  names: ReadonlySet<string>,
-): PreflightCheck[] {
+export function checkArrival(offer: Offer, policy: ArrivalPolicy, room: ArrivalRoom): PreflightCheck[] {
   const here = hostFacts();
   return [
     {
@@ -43,70 +41,113 @@ export function checkArrival(
       ok: policy.allow.includes(offer.type),
       detail: `${offer.type} machines ${policy.allow.includes(offer.type) ? "may" : "may not"} arrive here`,
     },
-    checkName(offer, policy, names),
-    checkMemory(offer.memoryBytes, policy),
+    checkName(offer, policy, room),
+    checkMemory(offer.memoryBytes, policy, room),
     ...checkMachine(offer, policy),
-    ...offer.disks.map((disk) => {
-      const limit = policy.diskMaxBytes ?? Number.POSITIVE_INFINITY;
-      if (disk.sizeBytes > limit) {
-        return {
-          name: "disk",
-          ok: false,
-          detail: `${disk.path} has ${disk.sizeBytes} bytes; ${limit} may arrive`,
-        };
-      }
-      // Nobody learns from here which other files this host has.
-      if (!isWithin(disk.path, policy.roots)) {
-        return { name: "disk", ok: false, detail: `${disk.path} is outside of what --root allows` };
-      }
-      return { name: "disk", ...lookAtDisk(disk) };
-    }),
+    ...checkDisks(offer, policy, room),
   ];
+}
+
+/** How QEMU is started for a machine that arrives: as it is now, with what was plugged in since, as itself. */
+export function arrivalCommand(
+  machine: Offer["machine"],
+  { roots, vhu, qemu }: ArrivalPolicy,
+  socketPath: string,
+): QemuCommand {
+  const programs = new LocalPrograms(vhu);
+  const options = { roots, programs, program: qemu, socketPath };
+  return loadPlan(machine, { ...options, withoutBackends: true, keepsGeneration: true }).qemu;
 }
 
 const NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$/;
 
-function checkName(
-  { name }: Offer,
-  { socketFolder }: ArrivalPolicy,
-  names: ReadonlySet<string>,
-): PreflightCheck {
+function checkName({ name }: Offer, { socketFolder }: ArrivalPolicy, room: ArrivalRoom): PreflightCheck {
   if (!NAME.test(name))
     return { name: "name", ok: false, detail: "its name is no file name: give the machine another" };
   const path = join(socketFolder, `${name}.sock`);
-  const isTaken = names.has(name) || isListening(path);
-  return {
-    name: "name",
-    ok: !isTaken,
-    detail: isTaken ? `${name} is taken: somebody listens at ${path}` : `${path} is free`,
-  };
+  if (room.hasName(name))
+    return { name: "name", ok: false, detail: `${name} is taken: another of that name is arriving` };
+  const user = userOf(path);
+  return { name: "name", ok: user === undefined, detail: user ?? `${path} is free` };
 }
 
-function isListening(path: string): boolean {
+/**
+ * Who has a path already. The kernel's list tells without touching anybody; but it has the names that sockets of this network
+ * namespace were bound to, in whatever mount namespace: so what is not there is free, and what is there and on no list may be
+ * another network namespace's, or nobody's any more, which only a connection tells.
+ */
+function userOf(path: string): string | undefined {
+  const facts = lstatSync(path, { throwIfNoEntry: false });
+  if (facts === undefined) return undefined;
+  if (!facts.isSocket()) return `${path} is there, and no socket`;
+  if (listeningPaths().has(path)) return `somebody listens at ${path}`;
   try {
     connectUnix(path)[Symbol.dispose]();
-    return true;
-  } catch {
-    return false;
+    return `somebody listens at ${path}, from another network namespace or by another name of it`;
+  } catch (error) {
+    const { cause } = error as Error;
+    const errno = cause instanceof SyscallError ? cause.errno : "";
+    if (errno === "ECONNREFUSED" || errno === "ENOENT") return undefined;
+    return `${path} is there, and whose it is cannot be found out: ${(error as Error).message}`;
   }
 }
 
-function checkMemory(memoryBytes: number, { memoryMaxBytes }: ArrivalPolicy): PreflightCheck {
-  const available = availableMemoryBytes() ?? Number.POSITIVE_INFINITY;
+function checkMemory(
+  memoryBytes: number,
+  { memoryMaxBytes }: ArrivalPolicy,
+  room: ArrivalRoom,
+): PreflightCheck {
+  const free = availableMemoryBytes() ?? Number.POSITIVE_INFINITY;
+  const available = Math.max(free - room.promisedBytes, 0);
   const limit = Math.min(memoryMaxBytes ?? Number.POSITIVE_INFINITY, available);
   const detail = `it has ${memoryBytes} bytes; ${available} are available here, ${memoryMaxBytes ?? "all of them"} may be used`;
   return { name: "memory", ok: memoryBytes <= limit, detail };
+}
+
+/** The disks are those of the machine itself; what the offer says about them is only how they are there. */
+function checkDisks(
+  { machine, disks }: Offer,
+  { roots, diskMaxBytes = Number.POSITIVE_INFINITY }: ArrivalPolicy,
+  room: ArrivalRoom,
+): PreflightCheck[] {
+  const paths = pathsOrNone(machine);
+  const unused = disks.filter(({ path }) => !paths.includes(path));
+  const others = unused.map(({ path }) => fault(`${path} was offered, and the machine does not use it`));
+  const own = paths.map((path): PreflightCheck => {
+    // Nobody learns from here which other files this host has.
+    if (!isWithin(path, roots)) return fault(`${path} is outside of what --root allows`);
+    const offered = disks.filter((disk) => disk.path === path);
+    const [disk] = offered;
+    if (disk === undefined || offered.length > 1)
+      return fault(`the machine uses ${path}, and it was offered ${offered.length} times`);
+    const writer = room.writerOf(path);
+    if (writer !== undefined) return fault(`${path} is a disk of ${writer}, which is arriving`);
+    const sizeBytes = Math.max(disk.sizeBytes, fileBytesOf(path) ?? 0);
+    if (sizeBytes > diskMaxBytes) return fault(`${path} has ${sizeBytes} bytes; ${diskMaxBytes} may arrive`);
+    return { name: "disk", ...lookAtDisk(disk) };
+  });
+  return [...own, ...others];
+}
+
+function fault(detail: string): PreflightCheck {
+  return { name: "disk", ok: false, detail };
+}
+
+/** None of a machine that is none: that is said elsewhere. */
+function pathsOrNone(machine: Offer["machine"]): string[] {
+  try {
+    return diskPathsOf(machine);
+  } catch (error) {
+    if (error instanceof VhuError) return [];
+    throw error;
+  }
 }
 
 /** Whether what is to be built is known here, and uses only what it may. */
 function checkMachine({ type, machine }: Offer, policy: ArrivalPolicy): PreflightCheck[] {
   try {
     if (type === "qemu") {
-      const { program } = qemuCommand(machine, {
-        roots: policy.roots,
-        program: policy.qemu,
-        socketPath: policy.socketFolder,
-      });
+      const { program } = arrivalCommand(machine, policy, policy.socketFolder);
       return [{ name: "machine", ok: true, detail: `${program} can be started for it` }];
     }
     const config = parseMachineConfig(machine, "offer");

@@ -3,10 +3,10 @@ import { join } from "node:path";
 import { SyscallError } from "../../src/errors.ts";
 import type { VmDriver } from "../driver.ts";
 import { MachineProcess } from "../machine/mod.ts";
-import { qemuCommand, startQemu } from "../qemu/mod.ts";
+import { startQemu } from "../qemu/mod.ts";
 import type { GuestMemory } from "../ram/mod.ts";
 import type { SnapshotRegion } from "../snapshot/mod.ts";
-import type { ArrivalPolicy } from "./arrival-policy.ts";
+import { type ArrivalPolicy, arrivalCommand } from "./arrival-policy.ts";
 import type { Offer } from "./messages.ts";
 
 /** A machine's process on its way to being one: it waits, and ends with this object until `release`. */
@@ -67,7 +67,7 @@ async function startQemuArrival(
   signal: AbortSignal,
 ): Promise<Arrival> {
   const socketPath = socketPathOf({ name }, policy);
-  const command = qemuCommand(machine, { roots: policy.roots, program: policy.qemu, socketPath });
+  const command = arrivalCommand(machine, policy, socketPath);
   const launch = startQemu({ memoryMap }, memory, command);
   const driver = await orEnd(launch, async () => {
     // Both hosts see the same disks, which the source has until it gives them up: they may change meanwhile.

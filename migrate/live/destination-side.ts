@@ -120,6 +120,9 @@ export class DestinationSide {
       await this.driver?.discard();
     } catch (error) {
       if (!(error instanceof VhuError)) throw error;
+      // Whoever has ended by itself cannot be told to.
+      if (await hasEnded(this.#vmProcess)) return;
+      this.tell(`what had arrived of the machine could not be ended here: ${error.message}`);
     }
   }
 }

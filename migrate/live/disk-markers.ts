@@ -6,7 +6,7 @@ import { randomBytes } from "node:crypto";
 import { closeSync, existsSync, openSync, rmSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { parseMachineConfig } from "../machine-file/mod.ts";
-import { isQemuMachine, parseQemuMachine } from "../qemu/mod.ts";
+import { isQemuMachine, parseQemuMachine, qemuDiskPaths } from "../qemu/mod.ts";
 
 export interface OfferedDisk {
   readonly path: string;
@@ -17,11 +17,20 @@ export interface OfferedDisk {
 
 const MARKER = /^\.vhu-same-[0-9a-f]{32}$/;
 
-/** The files of a machine's disks. */
+/**
+ * The files of a machine's disks, by what will be started for it, and by what QEMU says: a disk may be that of a back-end.
+ * @throws FormatError, CompatibilityError for a machine of a form that is not known
+ */
 export function diskPathsOf(machine: Readonly<Record<string, unknown>>): string[] {
-  if (isQemuMachine(machine)) return parseQemuMachine(machine).disks.map(({ path }) => path);
+  if (isQemuMachine(machine)) {
+    const told = parseQemuMachine(machine).disks.map(({ path }) => path);
+    return [...new Set([...qemuDiskPaths(machine), ...told])];
+  }
   const { device } = parseMachineConfig(machine, "machine");
-  return device.flatMap((each) => (each.type === "blk" && each.image !== undefined ? [each.image] : []));
+  const images = device.flatMap((each) =>
+    each.type === "blk" && each.image !== undefined ? [each.image] : [],
+  );
+  return [...new Set(images)];
 }
 
 /** Disks with their markers, which go away when this is disposed of. */
@@ -39,7 +48,7 @@ export class DiskMarkers implements Disposable {
 
   #mark(path: string): OfferedDisk {
     const marker = `.vhu-same-${randomBytes(16).toString("hex")}`;
-    const sizeBytes = sizeOf(path) ?? 0;
+    const sizeBytes = fileBytesOf(path) ?? 0;
     try {
       const file = join(dirname(path), marker);
       closeSync(openSync(file, "wx", 0o600));
@@ -57,7 +66,7 @@ export function lookAtDisk({ path, sizeBytes, marker }: OfferedDisk): {
   readonly ok: boolean;
   readonly detail: string;
 } {
-  const here = sizeOf(path);
+  const here = fileBytesOf(path);
   if (here === undefined) return { ok: false, detail: `${path} is not here: share it between the hosts` };
   if (here !== sizeBytes)
     return { ok: false, detail: `${path} has ${here} bytes here and ${sizeBytes} there` };
@@ -72,7 +81,7 @@ export function lookAtDisk({ path, sizeBytes, marker }: OfferedDisk): {
   return { ok: false, detail: `${path} is here, but is not the same storage: share it between the hosts` };
 }
 
-function sizeOf(path: string): number | undefined {
+export function fileBytesOf(path: string): number | undefined {
   try {
     return statSync(path).size;
   } catch {

@@ -23,6 +23,8 @@ export type ReceiverSecurity =
       readonly kind: "token";
       readonly certificate: OwnCertificate;
       readonly token: () => PairingToken | undefined;
+      /** It was tried too often. */
+      readonly onTokenClosed?: (() => void) | undefined;
     }
   | { readonly kind: "certificates"; readonly certificates: Certificates }
   | { readonly kind: "insecure" };
@@ -184,7 +186,9 @@ export class LiveServer implements Disposable {
       this.sessionCount >= MAX_LIVE_SESSIONS ? "too many migrations arrive at once" : refusal?.();
     if (reason !== undefined) throw new StateError(reason);
     if (security.kind === "token") {
-      const verdict = security.token()?.try(Buffer.from(secret ?? "", "hex")) ?? "used";
+      const token = security.token();
+      const verdict = token?.try(Buffer.from(secret ?? "", "hex")) ?? "used";
+      if (verdict === "wrong" && token?.isOpen === false) security.onTokenClosed?.();
       if (verdict !== "right") throw new CompatibilityError(`the token is ${VERDICTS[verdict]}`);
     }
     const identity = {

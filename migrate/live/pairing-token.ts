@@ -50,8 +50,15 @@ export class PairingToken {
   #triesLeft = MAX_TOKEN_TRIES;
   #isUsed = false;
 
-  constructor(readonly now: () => number = () => performance.now()) {
-    this.#expiresMs = now() + TOKEN_LIFETIME_MS;
+  constructor(
+    readonly now: () => number = () => performance.now(),
+    lifetimeMs = TOKEN_LIFETIME_MS,
+  ) {
+    this.#expiresMs = now() + lifetimeMs;
+  }
+
+  get isUsed(): boolean {
+    return this.#isUsed;
   }
 
   /** Whether anybody can still use it. */

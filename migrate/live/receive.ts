@@ -5,7 +5,9 @@ import { OPERATION_VARIABLE, Operation, type OperationsLog } from "../operations
 import { GuestMemory } from "../ram/mod.ts";
 import { type Arrival, addressOf, startArrival } from "./arrival.ts";
 import { type ArrivalPolicy, checkArrival } from "./arrival-policy.ts";
+import type { ArrivalRoom, HeldPlace, PlaceWish } from "./arrival-room.ts";
 import { DestinationSide } from "./destination-side.ts";
+import { diskPathsOf } from "./disk-markers.ts";
 import { hostFacts } from "./host-facts.ts";
 import type { Offer } from "./messages.ts";
 import { offeredManifest } from "./offered-machine.ts";
@@ -16,8 +18,8 @@ export interface ReceiveOptions {
   readonly policy: ArrivalPolicy;
   readonly logger: Logger;
   readonly log: OperationsLog;
-  /** Names of machines that are arriving. */
-  readonly names: Set<string>;
+  /** What all machines that are arriving have got. */
+  readonly room: ArrivalRoom;
   /** The user's Ctrl-C. */
   readonly signal: AbortSignal;
   readonly onProgress?:
@@ -52,26 +54,25 @@ export async function receiveMachine(
   const signal = AbortSignal.any([session.signal, options.signal]);
   try {
     const offer = await session.expect("offer", signal);
-    const checks = checkArrival(offer, options.policy, options.names);
+    const checks = checkArrival(offer, options.policy, options.room);
     const ok = checks.every((check) => check.ok);
+    // At once: two that come together must not both be promised the same.
+    using place = ok && !offer.checkOnly ? options.room.hold(wishOf(offer)) : undefined;
     await session.say({ kind: "checked", host: hostFacts().host, checks, ok });
     for (const { name, detail } of checks.filter((check) => !check.ok)) {
       options.logger.warn(`${offer.name} from ${offer.host} is refused: ${name}: ${detail}`);
     }
-    if (!ok || offer.checkOnly) {
-      await untilClosed(session, signal);
-      return undefined;
-    }
-    options.names.add(offer.name);
-    try {
-      return await take(session, offer, options, signal);
-    } finally {
-      options.names.delete(offer.name);
-    }
+    if (place !== undefined) return await take(session, offer, { ...options, place }, signal);
+    await untilClosed(session, signal);
+    return undefined;
   } catch (error) {
     await session.abandon(error);
     throw error;
   }
+}
+
+function wishOf({ name, memoryBytes, machine }: Offer): PlaceWish {
+  return { name, memoryBytes, disks: diskPathsOf(machine) };
 }
 
 /** The sender closes: it has what it wanted. */
@@ -87,11 +88,11 @@ async function untilClosed(session: Session, signal: AbortSignal): Promise<void>
 async function take(
   session: Session,
   offer: Offer,
-  options: ReceiveOptions,
+  options: ReceiveOptions & { readonly place: HeldPlace },
   signal: AbortSignal,
 ): Promise<ReceiveReport> {
   const startMs = performance.now();
-  const { policy, logger } = options;
+  const { policy, logger, place } = options;
   const { memoryMap } = await session.expect("prepare", signal);
   requireRoom(
     memoryMap.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
@@ -100,9 +101,10 @@ async function take(
   );
   using operation = beginOperation(session, offer, options);
   using memory = GuestMemory.create(memoryMap);
-  using received = new ReceivedMachine(session, memoryMap, (id) => memory.fd(id));
+  using received = new ReceivedMachine(session, memoryMap, (id) => memory.fd(id), place.takeState);
   session.onData = (frame) => {
     received.take(frame);
+    place.arrivedBytes = received.memoryBytes;
     options.onProgress?.({ name: offer.name, doneBytes: received.memoryBytes });
     return undefined;
   };

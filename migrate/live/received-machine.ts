@@ -1,6 +1,11 @@
 import { StateSpool } from "../../src/backend/mod.ts";
 import { FormatError, UsageError } from "../../src/errors.ts";
-import { MAX_LIVE_STATES, MAX_QEMU_STREAM_BYTES, MAX_STATE_SECTION_BYTES } from "../../src/limits.ts";
+import {
+  MAX_LIVE_STATES,
+  MAX_LIVE_STATES_IN_MEMORY_BYTES,
+  MAX_QEMU_STREAM_BYTES,
+  MAX_STATE_SECTION_BYTES,
+} from "../../src/limits.ts";
 import { disposeAll, type Fd } from "../../src/sys/mod.ts";
 import type { VmSource } from "../driver.ts";
 import { memoryPieces } from "../ram/mod.ts";
@@ -18,13 +23,24 @@ export class ReceivedMachine implements Disposable {
   readonly #regions: readonly SnapshotRegion[];
   readonly #fdOf: (regionId: number) => Fd;
   readonly #memory: ReceivedMemory;
+  readonly #takeRoom: (sizeBytes: number) => void;
+  #stateBytes = 0;
   readonly #states = new Map<
     string,
     { readonly spool: StateSpool; readonly hash: Bun.CryptoHasher; isWhole: boolean }
   >();
 
-  /** @param fdOf The memfd of each region; it stays the caller's. */
-  constructor(session: Session, regions: readonly SnapshotRegion[], fdOf: (regionId: number) => Fd) {
+  /**
+   * @param fdOf The memfd of each region; it stays the caller's.
+   * @param takeRoom Called before that many bytes of states are kept; it throws where that is too much.
+   */
+  constructor(
+    session: Session,
+    regions: readonly SnapshotRegion[],
+    fdOf: (regionId: number) => Fd,
+    takeRoom: (sizeBytes: number) => void = () => {},
+  ) {
+    this.#takeRoom = takeRoom;
     this.#session = session;
     this.#regions = regions;
     this.#fdOf = fdOf;
@@ -95,12 +111,19 @@ export class ReceivedMachine implements Disposable {
     let state = this.#states.get(key);
     if (state === undefined) {
       if (this.#states.size >= MAX_LIVE_STATES) throw new FormatError("too many states came", "state");
-      const spool = new StateSpool({ maxBytes: LIMITS[piece.kind] });
+      // Many states that are small alone must not be much in memory together.
+      const isMuch = this.#stateBytes > MAX_LIVE_STATES_IN_MEMORY_BYTES;
+      const spool = new StateSpool({
+        maxBytes: LIMITS[piece.kind],
+        ...(isMuch ? { inMemoryBytes: 0 } : {}),
+      });
       state = { spool, hash: new Bun.CryptoHasher("sha256"), isWhole: false };
       this.#states.set(key, state);
     }
     if (state.isWhole) throw new FormatError(`the state "${key}" goes on after its end`, "state");
     if ("bytes" in piece) {
+      this.#takeRoom(piece.bytes.length);
+      this.#stateBytes += piece.bytes.length;
       state.spool.append(piece.bytes);
       state.hash.update(piece.bytes);
     } else if (state.spool.sizeBytes !== piece.sizeBytes || state.hash.digest("hex") !== piece.sha256) {

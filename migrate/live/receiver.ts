@@ -1,14 +1,22 @@
 import { CancelledError, StateError, VhuError } from "../../src/errors.ts";
-import { TOKEN_LIFETIME_MS } from "../../src/limits.ts";
+import { MAX_TOKEN_TRIES, TOKEN_LIFETIME_MS } from "../../src/limits.ts";
 import type { Logger } from "../../src/logger.ts";
 import type { OperationsLog } from "../operations/mod.ts";
 import type { ArrivalPolicy } from "./arrival-policy.ts";
+import { ArrivalRoom } from "./arrival-room.ts";
 import { LiveServer, type ReceiverSecurity } from "./live-server.ts";
 import { ownCertificate } from "./own-certificate.ts";
 import { encodeToken, PairingToken } from "./pairing-token.ts";
 import { type ReceiveReport, receiveMachine } from "./receive.ts";
 import type { Certificates, HostPort } from "./security.ts";
 import type { Session } from "./session.ts";
+
+export interface ReceiverReady {
+  readonly port: number;
+  readonly token?: string | undefined;
+  /** Why there is another token, where nobody has used the last one. */
+  readonly why?: string | undefined;
+}
 
 export interface ReceiverOptions {
   readonly address: HostPort;
@@ -19,11 +27,12 @@ export interface ReceiverOptions {
   readonly version: string;
   readonly log: OperationsLog;
   readonly logger: Logger;
+  readonly tokenLifetimeMs?: number | undefined;
   /** End after the first machine that was taken, or failed to be. */
   readonly once: boolean;
   readonly signal: AbortSignal;
-  /** Listening; with the token to give to the sender, if there is one. Called again for each new token. */
-  readonly onReady: (ready: { readonly port: number; readonly token?: string | undefined }) => void;
+  /** Listening; with the token to give to the sender, if there is one. Called again for each new token, with what the last one ended by. */
+  readonly onReady: (ready: ReceiverReady) => void;
   readonly onProgress?:
     | ((progress: { readonly name: string; readonly doneBytes: number }) => void)
     | undefined;
@@ -39,11 +48,15 @@ const CERTIFICATE_MS = 365 * 24 * 3_600_000;
 /** Takes machines until the signal, or with `once` until one was taken; then it ends with the error of a failed one. */
 export async function runReceiver(options: ReceiverOptions): Promise<void> {
   const { address, version, logger, signal } = options;
-  using tokens = options.security.kind === "token" ? new Tokens() : undefined;
+  using tokens = options.security.kind === "token" ? new Tokens(options.tokenLifetimeMs) : undefined;
   const security: ReceiverSecurity =
     tokens === undefined
       ? (options.security as Exclude<ReceiverSecurity, { kind: "token" }>)
-      : { kind: "token", certificate: tokens.certificate, token: () => tokens.current };
+      : {
+          ...{ kind: "token", certificate: tokens.certificate, token: () => tokens.current },
+          onTokenClosed: () =>
+            tokens.renew(false, `the last token is closed: ${MAX_TOKEN_TRIES} wrong ones were tried`),
+        };
   const arrivals = new Arrivals(options);
   using server = await LiveServer.listen({
     ...{ address, security, version, logger },
@@ -55,7 +68,7 @@ export async function runReceiver(options: ReceiverOptions): Promise<void> {
       arrivals.begin(session, () => tokens?.renew(false));
     },
   });
-  const ready = (token?: string) => options.onReady({ port: server.port, token });
+  const ready = (token?: string, why?: string) => options.onReady({ port: server.port, token, why });
   if (tokens === undefined) ready();
   else tokens.onToken = ready;
   await arrivals.over(signal);
@@ -64,40 +77,50 @@ export async function runReceiver(options: ReceiverOptions): Promise<void> {
 /** The token that is good now. As a service, a new one follows each that was used or is too old. */
 class Tokens implements Disposable {
   readonly certificate = ownCertificate(CERTIFICATE_MS);
-  #current = new PairingToken();
-  #onToken: ((token: string) => void) | undefined;
+  #current: PairingToken;
+  #onToken: ((token: string, why?: string) => void) | undefined;
   #timer: Timer | undefined;
+
+  constructor(readonly lifetimeMs = TOKEN_LIFETIME_MS) {
+    this.#current = new PairingToken(undefined, lifetimeMs);
+  }
 
   get current(): PairingToken {
     return this.#current;
   }
 
-  set onToken(handler: (token: string) => void) {
+  set onToken(handler: (token: string, why?: string) => void) {
     this.#onToken = handler;
     this.#tell();
   }
 
-  renew(once: boolean): void {
+  renew(once: boolean, why?: string): void {
     if (once) return;
-    this.#current = new PairingToken();
-    this.#tell();
+    this.#current = new PairingToken(undefined, this.lifetimeMs);
+    this.#tell(why);
   }
 
   [Symbol.dispose](): void {
     clearTimeout(this.#timer);
   }
 
-  #tell(): void {
-    this.#onToken?.(encodeToken({ keyHash: this.certificate.keyHash, secret: this.#current.secret }));
+  #tell(why?: string): void {
+    this.#onToken?.(encodeToken({ keyHash: this.certificate.keyHash, secret: this.#current.secret }), why);
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.renew(false), TOKEN_LIFETIME_MS);
+    this.#timer = setTimeout(() => this.#outlive(), this.lifetimeMs);
+  }
+
+  /** One that a machine arrives with needs no other. */
+  #outlive(): void {
+    if (this.#current.isUsed) return;
+    this.renew(false, `the last token is closed: it was good for ${this.lifetimeMs / 60_000} minutes`);
   }
 }
 
 /** The machines that are arriving. */
 class Arrivals {
   readonly #options: ReceiverOptions;
-  readonly #names = new Set<string>();
+  readonly #room = new ArrivalRoom();
   readonly #running = new Set<Promise<void>>();
   readonly #first = Promise.withResolvers<void>();
   #taken = 0;
@@ -137,7 +160,7 @@ class Arrivals {
         log,
         policy,
         logger,
-        names: this.#names,
+        room: this.#room,
         signal,
         onProgress,
       });

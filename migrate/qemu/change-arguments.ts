@@ -25,6 +25,8 @@ export interface ArgumentChanges {
   readonly relocate?: ((path: string, chardev: string) => string) | undefined;
   /** What recorded relative paths are relative to. */
   readonly workingFolder?: string | undefined;
+  /** The machine was not saved, and goes on as itself. */
+  readonly keepsGeneration?: boolean | undefined;
 }
 
 interface Argument {
@@ -44,7 +46,7 @@ export function changeArguments(recorded: readonly string[], changes: ArgumentCh
   const lists = argumentsOf(recorded);
   for (const change of changes.disks ?? []) changeDisk(lists, change, changes.workingFolder);
   for (const change of changes.properties ?? []) changeProperty(lists, change);
-  for (const argument of lists) renewGeneration(argument);
+  if (!changes.keepsGeneration) for (const argument of lists) renewGeneration(argument);
   if (changes.relocate !== undefined) relocateChardevs(lists, changes.relocate);
   for (const { at, pairs } of lists) args[at] = formatOptionList(pairs);
   return args;

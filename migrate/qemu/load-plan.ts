@@ -22,6 +22,8 @@ export interface LoadPlanOptions {
   readonly properties?: readonly PropertyChange[] | undefined;
   /** The user starts the back-ends. */
   readonly withoutBackends?: boolean | undefined;
+  /** A move: the machine is no other generation of itself. */
+  readonly keepsGeneration?: boolean | undefined;
 }
 
 /** What will be started, and what is found already. */
@@ -57,6 +59,7 @@ export function loadPlan(json: unknown, options: LoadPlanOptions): LoadPlan {
     properties: ofQemu,
     relocate: (path, chardev) => relocate(path, chardev),
     workingFolder,
+    keepsGeneration: options.keepsGeneration,
   });
   const given = givenPaths(options, [...moved.values()]);
   const qemu = qemuCommand(

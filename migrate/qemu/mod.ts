@@ -4,6 +4,7 @@ export type { DiskChange, PropertyChange } from "./change-arguments.ts";
 export type { BackendStateDecoder } from "./decode/backend-state.ts";
 export { type QemuTreeOptions, qemuDeviceTrees } from "./decode/device-trees.ts";
 export type { DiskCare } from "./disk-care.ts";
+export { qemuDiskPaths } from "./disk-paths.ts";
 export { type DiskSource, diskSource, requireSameSources } from "./disk-sources.ts";
 export { exportQemuFile, type QemuFileFormat, qemuFileFormats } from "./files/export-stream.ts";
 export { type ImportOptions, type ImportResult, importQemuFile } from "./files/import-stream.ts";

@@ -1,12 +1,14 @@
 import { expect, test } from "bun:test";
-import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { makeSocketFolder } from "../../../migrate/live/arrival.ts";
 import { type ArrivalPolicy, checkArrival } from "../../../migrate/live/arrival-policy.ts";
+import { ArrivalRoom } from "../../../migrate/live/arrival-room.ts";
 import { hostFacts } from "../../../migrate/live/host-facts.ts";
 import { offeredManifest } from "../../../migrate/live/offered-machine.ts";
 import { FormatError, SyscallError } from "../../../src/errors.ts";
+import { UnixListener } from "../../../src/sys/mod.ts";
 
 const POLICY = { allow: ["machine"], roots: ["/srv/vm"], socketFolder: "/nowhere", vhu: ["vhu"] } as const;
 
@@ -16,7 +18,7 @@ function judge(...device: readonly object[]): { readonly ok: boolean; readonly d
 }
 
 function judgeBy(policy: ArrivalPolicy, ...device: readonly object[]) {
-  const checks = checkArrival(offerOf(device) as never, policy, new Set());
+  const checks = checkArrival(offerOf(device) as never, policy, new ArrivalRoom());
   return checks.find(({ name }) => name === "machine")!;
 }
 
@@ -84,11 +86,118 @@ test("a link does not lead out of the allowed folders, and files beside them are
       false,
     ]);
     const disks = [{ path: "/etc/passwd", sizeBytes: 1 }];
-    const { detail } = checkArrival(offerOf([], disks) as never, policy, new Set()).at(-1)!;
+    const devices = [{ name: "d", type: "blk", image: "/etc/passwd" }];
+    const { detail } = checkArrival(offerOf(devices, disks) as never, policy, new ArrivalRoom()).at(-1)!;
     expect(detail).toBe("/etc/passwd is outside of what --root allows");
   } finally {
     rmSync(root, { recursive: true, force: true });
   }
+});
+
+/** What is said about the disks, where the offer says something else than the machine. */
+function disksOf(
+  root: string,
+  device: readonly object[],
+  disks: readonly object[],
+  room = new ArrivalRoom(),
+) {
+  const policy = { ...POLICY, roots: [root], diskMaxBytes: 10 };
+  const checks = checkArrival(offerOf(device, disks) as never, policy, room);
+  return checks.filter(({ name, ok }) => name === "disk" && !ok).map(({ detail }) => detail);
+}
+
+test("disks are those of the machine, whatever the offer says: each is looked at, and counts", () => {
+  const root = mkdtempSync(join(tmpdir(), "vhu-root-"));
+  try {
+    const [small, large] = [join(root, "small"), join(root, "large")];
+    writeFileSync(small, "x");
+    writeFileSync(large, "x".repeat(11));
+    const blk = (image: string) => ({ name: "d", type: "blk", image });
+    expect(disksOf(root, [blk(large)], [])).toEqual([
+      `the machine uses ${large}, and it was offered 0 times`,
+    ]);
+    expect(disksOf(root, [], [{ path: small, sizeBytes: 1 }])).toEqual([
+      `${small} was offered, and the machine does not use it`,
+    ]);
+    expect(disksOf(root, [blk(large)], [{ path: large, sizeBytes: 1 }])[0]).toContain("has 11 bytes; 10 may");
+    const offered = [{ path: small, sizeBytes: 1 }];
+    expect(disksOf(root, [blk(small)], offered)).toEqual([]);
+    const room = new ArrivalRoom();
+    const place = room.hold({ name: "other", memoryBytes: 0, disks: [small] });
+    expect(disksOf(root, [blk(small)], offered, room)[0]).toContain("is a disk of other");
+    place[Symbol.dispose]();
+    expect(disksOf(root, [blk(small)], offered, room)).toEqual([]);
+  } finally {
+    rmSync(root, { recursive: true, force: true });
+  }
+});
+
+const okOf = (name: string, policy: ArrivalPolicy, room: ArrivalRoom) =>
+  checkArrival(offerOf([]) as never, policy, room).find((check) => check.name === name)!;
+
+test("memory that others were promised is not there, but for what has come of it", () => {
+  const room = new ArrivalRoom();
+  using place = room.hold({ name: "x", memoryBytes: 2 ** 50, disks: [] });
+  expect(okOf("memory", POLICY, room).ok).toBe(false);
+  place.arrivedBytes = 2 ** 50;
+  expect(okOf("memory", POLICY, room).ok).toBe(true);
+});
+
+test("a name is taken by an arrival, by who listens, by who listens unseen, and by a file; not by a socket that was left", () => {
+  const root = mkdtempSync(join(tmpdir(), "vhu-root-"));
+  try {
+    const policy = { ...POLICY, socketFolder: root };
+    const room = new ArrivalRoom();
+    const path = join(root, "m.sock");
+    const detail = () => okOf("name", policy, room);
+    expect(detail().ok).toBe(true);
+    using place = room.hold({ name: "m", memoryBytes: 0, disks: [] });
+    expect(detail().detail).toContain("another of that name is arriving");
+    place[Symbol.dispose]();
+    const listener = UnixListener.listen(path);
+    expect(detail().detail).toBe(`somebody listens at ${path}`);
+    // By another name of its folder, the kernel's list does not have it.
+    symlinkSync(root, join(root, "link"));
+    const unseen = okOf("name", { ...policy, socketFolder: join(root, "link") }, room);
+    expect(unseen.detail).toContain("from another network namespace");
+    renameSync(path, join(root, "kept"));
+    listener[Symbol.dispose]();
+    renameSync(join(root, "kept"), path);
+    expect(detail()).toMatchObject({ ok: true });
+    rmSync(path);
+    writeFileSync(path, "");
+    expect(detail().detail).toContain("no socket");
+  } finally {
+    rmSync(root, { recursive: true, force: true });
+  }
+});
+
+test("the states of all arrivals together have a limit, which is free again after each", () => {
+  const room = new ArrivalRoom(100);
+  using one = room.hold({ name: "a", memoryBytes: 0, disks: [] });
+  const other = room.hold({ name: "b", memoryBytes: 0, disks: [] });
+  one.takeState(60);
+  other.takeState(40);
+  expect(() => one.takeState(1)).toThrow("all machines that arrive");
+  other[Symbol.dispose]();
+  one.takeState(40);
+});
+
+test("a QEMU machine's manifest may tell that it has run since, and nothing else", () => {
+  const disk = { path: "/srv/vm/d", modifiedNs: "1", isDirty: false };
+  const machine = { kind: "qemu", runState: "running", commandLine: ["kvm"], disks: [disk] };
+  const offer = { type: "qemu", machine } as const;
+  const told = (change: object) => offeredManifest(offer, { ...REST, machine: { ...machine, ...change } });
+  told({ runState: "postmigrate", disks: [{ ...disk, modifiedNs: "2", isDirty: true }], sections: [] });
+  expect(() => told({ commandLine: ["kvm", "-kernel", "/etc/x"] })).toThrow("commandLine.1 differs");
+  expect(() => told({ disks: [{ ...disk, path: "/etc/x" }] })).toThrow("disks.0.path differs");
+  expect(() => told({ added: ["-device", "x"] })).toThrow("added differs");
+  let deep: unknown = 1;
+  for (let index = 0; index < 100_000; index += 1) deep = [deep];
+  expect(() =>
+    offeredManifest({ type: "qemu", machine: { deep } }, { ...REST, machine: { deep } }),
+  ).not.toThrow();
+  expect(() => told({ deep })).toThrow("deep differs");
 });
 
 test("a folder for sockets that cannot be made is an error of one arrival, not the end of the receiver", () => {

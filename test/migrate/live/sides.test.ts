@@ -110,3 +110,20 @@ test("a machine that dies while it is let run is lost; one that does not answer 
     vm.child.kill();
   }
 });
+
+test("a machine that was dropped and does not end is said: it may still hold its disks", async () => {
+  for (const dies of [true, false]) {
+    const vm = machine(dies);
+    using operation = Operation.begin(log, { kind: "receive", source: "m of a", target: "machine:/b" });
+    operation.started("machine", vm.child.pid);
+    const lines: string[] = [];
+    const side = new DestinationSide(session().session, operation, (line) => lines.push(line));
+    const driver = { ...vm.driver, discard: vm.driver.resume };
+    side.driver = driver as VmDriver;
+    await side.give({ type: "load-failed", reason: "no room" });
+    expect(lines).toEqual(
+      dies ? [] : ["what had arrived of the machine could not be ended here: it does not answer"],
+    );
+    vm.child.kill();
+  }
+});
