@@ -48,6 +48,12 @@ export class LiveHost {
     return { XDG_STATE_HOME: join(this.folder, `state-${this.name}`) };
   }
 
+  /** Limits what it sends by one of its interfaces, e.g. to "1gbit". */
+  limit(interfaceName: string, rate: string): void {
+    const device = ["dev", interfaceName, "root", "tbf", "rate", rate, "burst", "256k", "latency", "50ms"];
+    command("tc", "-n", this.namespace!.name, "qdisc", "replace", ...device);
+  }
+
   /** A path in its `run`, as the tests see it. */
   path(name: string): string {
     return join(this.runFolder, name);
@@ -67,9 +73,14 @@ export class LiveHost {
 
   /** `vhu migrate receive`, listening, and the token that it has printed. */
   async receive(...args: string[]): Promise<Listening> {
+    return await this.receiveAt(this.address, ...args);
+  }
+
+  /** The same at another address of this host. */
+  async receiveAt(address: string, ...args: string[]): Promise<Listening> {
     const root = ["--root", this.folder, "--sockets", join(this.folder, "run")];
     const port = this.namespace === undefined ? freePort() : FIXED_PORT;
-    const target = `tcp:${this.address}:${port}`;
+    const target = `tcp:${address}:${port}`;
     const receiver = this.vhu("migrate", "receive", ...root, ...args, target);
     const line = await receiver.waitForStderr(/token: [A-Z2-7]+/, LOG_TIMEOUT_MS);
     return { receiver, token: line.slice("token: ".length), target, port };
@@ -103,23 +114,7 @@ export class LiveHosts implements Disposable {
 
   /** Limits the cable in both directions, e.g. "1gbit". */
   limit(rate: string): void {
-    for (const [index, { namespace }] of [this.a, this.b].entries()) {
-      const device = ["dev", this.#cable[index]!, "root", "tbf"];
-      command(
-        "tc",
-        "-n",
-        namespace!.name,
-        "qdisc",
-        "replace",
-        ...device,
-        "rate",
-        rate,
-        "burst",
-        "256k",
-        "latency",
-        "50ms",
-      );
-    }
+    for (const [index, host] of [this.a, this.b].entries()) host.limit(this.#cable[index]!, rate);
   }
 
   /** Pulls the cable, or puts it in again. */
