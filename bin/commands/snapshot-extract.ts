@@ -10,7 +10,7 @@ import {
 } from "../../migrate/snapshot/mod.ts";
 import { UsageError } from "../../src/errors.ts";
 import { aboutLater } from "../about.ts";
-import { action, addCommand } from "../command.ts";
+import { action, addCommand, type CommandContext } from "../command.ts";
 import { addOpeningOptions, type OpeningOptions, openWith } from "../credentials.ts";
 import { deviceNamed } from "../snapshot/device-named.ts";
 import { targetOf } from "../snapshot/rewrite.ts";
@@ -29,7 +29,7 @@ export function registerSnapshotExtract(parent: Command): void {
 
 Give one of --core, --region, --device and --stream. Memory is checked as it is unpacked; TARGET appears when it is whole,
 readable for you only. FILE and TARGET may be "-"; what went into a pipe before damage was found is good. A core file has the
-memory by guest-physical addresses, and one thread without registers.`,
+memory by guest-physical addresses; of a QEMU PC it has the processors' registers, in the notes of QEMU's dump-guest-memory, else one thread without.`,
     examples: [
       [
         "vhu snapshot extract --core web.vhu web.core && gdb --core=web.core",
@@ -41,7 +41,7 @@ memory by guest-physical addresses, and one thread without registers.`,
     ],
     exitStatus: {
       3: "the file is no snapshot, or is damaged; there is no TARGET",
-      4: "a parent or a key is missing",
+      4: "a parent or a key is missing, or where a QEMU machine has its memory is not known",
     },
   });
   addOpeningOptions(command)
@@ -58,14 +58,34 @@ memory by guest-physical addresses, and one thread without registers.`,
         if (given.length !== 1) throw new UsageError("give one of --core, --region, --device and --stream");
         const target = targetOf(output, targetText);
         using reader = await aboutLater(file, () => openWith(file, options));
-        if (core) await extractCore(reader, target, { signal });
-        else if (device !== undefined) extractDevice(reader, deviceNamed(reader, device).id, target);
+        if (core) return await extractWholeCore({ output, signal }, reader, targetText, target);
+        if (device !== undefined) extractDevice(reader, deviceNamed(reader, device).id, target);
         else if (stream !== undefined) extractStream(reader, streamNamed(reader, stream), target);
         else await extractRegion(reader, regionNamed(reader, region ?? ""), target, { signal });
         output.summary({ file: targetText }, () => [`${targetText} is written`]);
         return undefined;
       }),
     );
+}
+
+/** What takes a QEMU machine apart is loaded for such a machine only. */
+async function extractWholeCore(
+  { output, signal }: CommandContext,
+  reader: SnapshotReader,
+  targetText: string,
+  target: string | number,
+): Promise<undefined> {
+  let hasRegisters = false;
+  if (reader.manifest.machine?.kind === "qemu") {
+    const { qemuCoreLayout } = await import("../../migrate/qemu/mod.ts");
+    const layout = qemuCoreLayout(reader);
+    await extractCore(reader, target, { signal, layout });
+    hasRegisters = layout.hasRegisters;
+  } else await extractCore(reader, target, { signal });
+  output.summary({ file: targetText, hasRegisters }, () => [
+    `${targetText} is written, ${hasRegisters ? "with the processors' registers" : "without registers"}`,
+  ]);
+  return undefined;
 }
 
 function regionNamed({ memoryMap }: SnapshotReader, name: string): number {

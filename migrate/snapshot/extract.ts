@@ -1,6 +1,6 @@
 import { ftruncateSync } from "node:fs";
 import { UsageError } from "../../src/errors.ts";
-import { coreFileHead } from "./core-file.ts";
+import { type CoreLayout, coreFileHead, plainCoreLayout } from "./core-file.ts";
 import { systemCall, writeAll } from "./file-io.ts";
 import type { StreamEntry } from "./index-table.ts";
 import type { LoadProgress } from "./load-pool.ts";
@@ -26,21 +26,28 @@ export async function extractRegion(
   file.publish();
 }
 
-/** All memory as an ELF core file, by guest-physical addresses: gdb and crash read it. @throws FormatError, SyscallError */
+/**
+ * Memory as an ELF core file, by guest-physical addresses: gdb and crash read it.
+ *
+ * @param layout Where the memory is, and notes with the registers; else each region is where the snapshot says.
+ * @throws FormatError, SyscallError
+ */
 export async function extractCore(
   reader: SnapshotReader,
   target: string | number,
-  options: LoadProgress = {},
+  { layout, ...options }: LoadProgress & { readonly layout?: CoreLayout | undefined } = {},
 ): Promise<void> {
-  const { head, offsets } = coreFileHead(reader.memoryMap, reader.header.host.architecture);
+  const { architecture } = reader.header.host;
+  const chosen = layout ?? plainCoreLayout(reader.memoryMap, architecture);
+  const { head, offsets } = coreFileHead(chosen, architecture);
   if (typeof target === "number") {
     writeAll(target, head, PIPE);
-    for (const { id } of reader.memoryMap) writeRegion(reader, id, target, options);
+    for (const id of offsets.keys()) writeRegion(reader, id, target, options);
     return;
   }
   using file = new OutputFile(target);
   writeAll(file.fd, head, target);
-  const totalBytes = reader.memoryMap.reduce((sum, { sizeBytes }) => sum + sizeBytes, head.length);
+  const totalBytes = chosen.segments.reduce((sum, { sizeBytes }) => sum + sizeBytes, head.length);
   systemCall("ftruncate", target, () => ftruncateSync(file.fd, totalBytes));
   for (const [regionId, targetOffset] of offsets) {
     await reader.loadRegion(regionId, file.fd, { ...options, targetOffset });

@@ -6,6 +6,8 @@ export {
   frameBoundBytes,
   type Zstd,
 } from "./compression.ts";
+export type { CoreLayout, CoreSegment } from "./core-file.ts";
+export { coreNote, threadNote } from "./core-note.ts";
 export { diffMemory, type MemoryRange } from "./diff-memory.ts";
 export type { Extent, ExtentKind, Frame } from "./extent.ts";
 export { extractCore, extractDevice, extractRegion, extractStream } from "./extract.ts";

@@ -62,7 +62,11 @@ export async function startListening(options: Parameters<typeof startQemu>[0]): 
 }
 
 /** One command on a monitor of its own. */
-export async function qmp(qemu: RunningQemu, command: string, args: Record<string, unknown> = {}) {
+export async function qmp(
+  qemu: Pick<RunningQemu, "qmpPath">,
+  command: string,
+  args: Record<string, unknown> = {},
+) {
   using client = await QmpClient.connect(qemu.qmpPath);
   return await client.request(command, { answer: z.unknown(), arguments: args });
 }
