@@ -8,6 +8,7 @@ import {
 } from "../migrate/mod.ts";
 import { UsageError } from "../src/errors.ts";
 import type { Address } from "./address.ts";
+import { localPrograms } from "./local-programs.ts";
 
 export interface OpenDriverOptions {
   /** `--type`: of a unix: back-end. */
@@ -29,6 +30,8 @@ export async function openDriver(
 ): Promise<VmDriver> {
   if (address.kind === "unix") return new BackendDriver(address.path, type);
   if (type !== undefined) throw new UsageError("--type is for unix: addresses; a machine knows its devices");
-  if (address.kind === "qmp") return QemuDriver.connect(address.path, options);
+  if (address.kind === "qmp") {
+    return QemuDriver.connect(address.path, { ...options, programs: localPrograms() });
+  }
   return new MachineDriver(address.path);
 }

@@ -4,7 +4,7 @@ import { CompatibilityError, FormatError, SyscallError } from "../src/errors.ts"
 import { MAX_IN_MEMORY_STATE_BYTES } from "../src/limits.ts";
 import { listeningPaths } from "../src/sys/mod.ts";
 import type { PreflightCheck } from "./driver.ts";
-import { OwnSnapshots, TrustedKeys } from "./policy/mod.ts";
+import { LocalPrograms, OwnSnapshots, TrustedKeys } from "./policy/mod.ts";
 import type { SnapshotReader } from "./snapshot/mod.ts";
 
 const MIB = 1024 * 1024;
@@ -12,6 +12,8 @@ const MIB = 1024 * 1024;
 export interface LoadCheckOptions {
   /** Ed25519, hexadecimal: the key that has signed the file, if it says so; the signature itself is checked by a load. */
   readonly signedBy?: string | undefined;
+  /** What this host would start. */
+  readonly programs?: LocalPrograms | undefined;
 }
 
 /**
@@ -30,16 +32,19 @@ export async function loadChecks(
   ];
   const { machine } = reader.manifest;
   if (machine === undefined) return [...checks, backendCheck(reader)];
-  return [...checks, trustCheck(reader, options), ...(await machineChecks(machine))];
+  return [...checks, trustCheck(reader, options), ...(await machineChecks(machine, options))];
 }
 
-async function machineChecks(machine: Readonly<Record<string, unknown>>): Promise<PreflightCheck[]> {
+async function machineChecks(
+  machine: Readonly<Record<string, unknown>>,
+  { programs = new LocalPrograms([]) }: LoadCheckOptions,
+): Promise<PreflightCheck[]> {
   const listening = listeningPaths();
   try {
     // Each is loaded when it is needed: together they take longer to load than all the rest of a look at a file.
     if ((machine as { readonly kind?: unknown }).kind === "qemu") {
       const { qemuLoadChecks } = await import("./qemu/mod.ts");
-      return await qemuLoadChecks(machine, listening);
+      return await qemuLoadChecks(machine, listening, programs);
     }
     const { machineLoadChecks } = await import("./machine-file/mod.ts");
     return machineLoadChecks(machine, listening);

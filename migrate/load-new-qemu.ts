@@ -1,4 +1,5 @@
 import { CompatibilityError } from "../src/errors.ts";
+import type { Fd } from "../src/sys/mod.ts";
 import { type LoadOptions, loadMachine } from "./load.ts";
 import {
   type QemuCommand,
@@ -13,6 +14,8 @@ import type { SnapshotReader } from "./snapshot/mod.ts";
 export interface LoadNewQemuOptions extends LoadOptions {
   /** Load although a disk's file has changed. */
   readonly force?: boolean | undefined;
+  /** For QEMU to have open as long as it lives; they stay the caller's. */
+  readonly lifeLines?: readonly Fd[] | undefined;
 }
 
 /**
@@ -31,7 +34,7 @@ export async function loadNewQemu(
   const { machine } = reader.manifest;
   if (machine === undefined) throw new CompatibilityError("the snapshot holds no QEMU machine");
   using memory = GuestMemory.create(reader.memoryMap);
-  using launch = startQemu(reader, memory, command);
+  using launch = startQemu(reader, memory, command, options.lifeLines);
   options.operation?.started("QEMU", launch.pid);
   const stop = new AbortController();
   const signal = AbortSignal.any([stop.signal, ...(options.signal === undefined ? [] : [options.signal])]);

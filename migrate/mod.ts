@@ -1,7 +1,13 @@
 /** Machines saved to files and loaded from them. */
 
 export { BackendDriver } from "./backend-driver.ts";
-export { type BackendCommand, StartedBackends } from "./backends/mod.ts";
+export {
+  type BackendCommand,
+  identityDifference,
+  ProgramIdentities,
+  type ProgramIdentity,
+  StartedBackends,
+} from "./backends/mod.ts";
 export {
   exportDirectory,
   type ImportDirectoryOptions,

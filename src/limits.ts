@@ -116,6 +116,8 @@ export const MAX_SNAPSHOT_SPOOL_BYTES = 1024 * GiB;
 
 /** One message of a QEMU monitor: query-qmp-schema answers 300 KB, and the largest tree of objects stays below 2 MB. */
 export const MAX_QMP_MESSAGE_BYTES = 16 * MiB;
+/** A program whose file is hashed to tell its build; the largest in use, Bun, has 100 MB. */
+export const MAX_PROGRAM_BYTES = 256 * MiB;
 /** Events of a monitor that wait to be looked at; the oldest are dropped. */
 export const MAX_QMP_EVENTS = 1024;
 /** What of a QEMU stream is not guest memory: the states of vhost-user back-ends are the largest part (18 bytes per inode of virtiofsd). */

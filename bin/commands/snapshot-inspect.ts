@@ -12,6 +12,7 @@ import { about, aboutLater } from "../about.ts";
 import { parseAddressOf } from "../address.ts";
 import { action, addCommand, type CommandContext } from "../command.ts";
 import { addOpeningOptions, credentialsOf, type OpeningOptions, openPath } from "../credentials.ts";
+import { localPrograms } from "../local-programs.ts";
 import { writeHexdump } from "../output/hexdump.ts";
 import { printable } from "../output/printable.ts";
 import { damagedPage } from "../snapshot/damaged.ts";
@@ -157,7 +158,10 @@ async function showAll(
   const description = describeSnapshot(reader);
   // What not every look needs is loaded when it is asked for.
   const { loadChecks } = await import("../../migrate/load-checks.ts");
-  const checks = await loadChecks(reader, { signedBy: description.signedBy });
+  const checks = await loadChecks(reader, {
+    signedBy: description.signedBy,
+    programs: localPrograms(),
+  });
   if (html !== undefined) {
     const { path } = parseAddressOf(html, "page", ["file"]);
     const { writeHtmlPage } = await import("../snapshot/html/write-page.ts");

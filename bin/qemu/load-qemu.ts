@@ -4,7 +4,7 @@ import type { LoadOptions as MoveOptions } from "../../migrate/mod.ts";
 import {
   type BackendCommand,
   type LoadPlan,
-  LocalPrograms,
+  type LocalPrograms,
   loadNewQemu,
   loadPlan,
   OwnSnapshots,
@@ -17,12 +17,13 @@ import {
 } from "../../migrate/mod.ts";
 import type { SnapshotReader } from "../../migrate/snapshot/mod.ts";
 import type { CommandContext } from "../command.ts";
+import { localPrograms } from "../local-programs.ts";
 import { shellWords } from "../output/shell-words.ts";
-import { vhuCommand } from "../vhu-command.ts";
 import { absoluteAddress } from "../with-operation.ts";
 import { cloneNotes } from "./clone-notes.ts";
 import { type GivenDisk, givenProperties } from "./load-changes.ts";
 import { MadeDisks, planDisks, stepCommand } from "./load-disks.ts";
+import { programNotes } from "./program-notes.ts";
 import { inScope } from "./systemd-scope.ts";
 
 export interface LoadQemuOptions {
@@ -67,8 +68,14 @@ export async function loadIntoNewQemu(
   const roots = own.has(reader.root) ? ["/"] : (options.root ?? []);
   const machine = parseQemuMachine(reader.manifest.machine);
   const disks = planDisks(machine, options.file, roots, options);
-  const plan = planFor(machine, roots, disks.changes, options);
-  const notes = [...plan.notes, ...disks.notes, ...cloneNotes(machine, options)];
+  const programs = localPrograms();
+  const plan = planFor(machine, roots, programs, disks.changes, options);
+  const notes = [
+    ...plan.notes,
+    ...(await programNotes(machine, plan, programs)),
+    ...disks.notes,
+    ...cloneNotes(machine, options),
+  ];
   const { socketPath } = plan.qemu;
   if (options.dryRun) {
     const { args, regions } = shareMemory(plan.qemu.args, reader.memoryMap);
@@ -86,7 +93,9 @@ export async function loadIntoNewQemu(
     runsAt: absoluteAddress({ kind: "qmp", path: socketPath }),
     sockets: [
       resolve(socketPath),
-      ...plan.backends.filter(({ connects }) => !connects).map(({ socket }) => socket),
+      ...plan.backends.flatMap(({ connects, socket, others = [] }) =>
+        connects ? [] : [socket, ...others.map((other) => other.socket)],
+      ),
     ],
   });
   using made = await MadeDisks.make(disks.steps, signal);
@@ -95,7 +104,7 @@ export async function loadIntoNewQemu(
     onStarted: (name, pid) => operation?.started(name, pid),
   });
   // The disks were looked at above.
-  const qemuOptions = { ...moveOptions, signal, force: true };
+  const qemuOptions = { ...moveOptions, signal, force: true, lifeLines: backends.lifeLines };
   const launch = await loadNewQemu(reader, plan.qemu, qemuOptions).catch((error: unknown) => {
     // What a back-end says about its end tells more than that QEMU has lost it.
     backends.requireAlive();
@@ -110,12 +119,13 @@ export async function loadIntoNewQemu(
 function planFor(
   machine: QemuMachine,
   roots: readonly string[],
+  programs: LocalPrograms,
   disks: readonly GivenDisk[],
   options: LoadQemuOptions,
 ): LoadPlan {
   const plan = loadPlan(machine, {
     roots,
-    programs: new LocalPrograms(vhuCommand),
+    programs,
     program: options.qemu,
     socketPath: options.socket === undefined ? undefined : resolve(options.socket),
     runtimeFolder: options.runtimeDir === undefined ? undefined : resolve(options.runtimeDir),

@@ -7,6 +7,8 @@ export interface QemuRow {
   readonly detail: string;
 }
 
+const SHORT_BUILD_CHARACTERS = 23;
+
 type Json = Readonly<Record<string, unknown>>;
 
 /**
@@ -21,10 +23,12 @@ export function qemuRows(machine: Json | undefined): QemuRow[] {
       name: text(path),
       detail: `${Array.isArray(features) ? features.length : 0} features accepted`,
     })),
-    ...objects(machine.backends).map(({ type, socket, executable, version, pid }) => ({
+    ...objects(machine.backends).map(({ type, socket, executable, version, build, pid }) => ({
       what: `back-end (${text(type)})`,
       name: text(socket),
-      detail: [text(executable), version, pid && `was process ${pid}`].filter(Boolean).join(", "),
+      detail: [text(executable), version, shortBuild(build), pid && `was process ${pid}`]
+        .filter(Boolean)
+        .join(", "),
     })),
     ...objects(machine.disks).map(({ path, format, sizeBytes, readOnly }) => ({
       what: "disk",
@@ -37,6 +41,11 @@ export function qemuRows(machine: Json | undefined): QemuRow[] {
 function objects(value: unknown): Json[] {
   const isObject = (item: unknown): item is Json => typeof item === "object" && item !== null;
   return Array.isArray(value) ? value.filter(isObject) : [];
+}
+
+/** As much of a hash as people compare. */
+function shortBuild(build: unknown): string | undefined {
+  return typeof build === "string" ? build.slice(0, SHORT_BUILD_CHARACTERS) : undefined;
 }
 
 function text(value: unknown): string {

@@ -11,7 +11,9 @@ export const backendRecord = z.looseObject({
   type: z.string(),
   pid: z.number().int().optional(),
   executable: z.string().optional(),
+  /** What the program says, where it is one that this host starts itself; and its file: "sha256:…". */
   version: z.string().optional(),
+  build: z.string().optional(),
   /** Data, without secrets: nothing is ever started from it as it stands. */
   commandLine: z.array(z.string()).optional(),
   workingFolder: z.string().optional(),

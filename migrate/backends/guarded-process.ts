@@ -9,10 +9,19 @@ const POLL_MS = 5;
 
 /**
  * Becomes the command, and leaves a watcher behind that ends it, unless it is told on fd 3 to let it go: also when vhu is
- * killed. The watcher is nobody's child, so that the command never has to wait for it.
+ * killed. The watcher is nobody's child, so that the command never has to wait for it. Told "with", it waits until nobody has
+ * the other end of fd 3 any more, and ends the command then, if its pid is still the command's (field 22 of /proc/PID/stat).
  */
-const GUARD =
-  '( ( read -r word <&3; [ "$word" = go ] || kill -KILL $$ ) </dev/null >/dev/null 2>&1 & ); exec "$@" 3<&-';
+const GUARD = `started() { read -r line </proc/$$/stat && set -- \${line##*) } && echo "\${20}"; }
+( (
+  before=$(started); read -r word <&3
+  case "$word" in
+    go) ;;
+    with) read -r word <&3; [ "$(started)" = "$before" ] && kill -TERM $$ ;;
+    *) kill -KILL $$ ;;
+  esac
+) </dev/null >/dev/null 2>&1 & )
+exec "$@" 3<&-`;
 
 /**
  * A process that vhu starts for a machine: in a session of its own, its output in a log file, so that it outlives vhu. Until
@@ -63,10 +72,10 @@ export class GuardedProcess implements Disposable {
     return `${tail === "" ? "it wrote nothing" : `it wrote: ${tail}`} (${this.logPath})`;
   }
 
-  /** From now on it is on its own. */
-  release(): void {
+  /** From now on it is on its own; or ("with") it is ended when the last process ends that has inherited `lifeLine`. */
+  release(word: "go" | "with" = "go"): void {
     this.#isReleased = true;
-    this.#letGo();
+    this.#letGo(word);
     this.child.unref();
   }
 
@@ -82,14 +91,14 @@ export class GuardedProcess implements Disposable {
   [Symbol.dispose](): void {
     if (this.#isReleased) return;
     if (!this.hasEnded) this.child.kill("SIGKILL");
-    this.#letGo();
+    this.#letGo("go");
     this.child.unref();
   }
 
-  #letGo(): void {
+  #letGo(word: "go" | "with"): void {
     if (!this.lifeLine.isOpen) return;
     try {
-      writeSync(this.lifeLine.number, "go\n");
+      writeSync(this.lifeLine.number, `${word}\n`);
     } catch {
       // The watcher has gone: it has nothing to watch any more.
     }

@@ -1,6 +1,7 @@
 import { lstatSync, unlinkSync } from "node:fs";
 import { PeerError, StateError, UsageError } from "../../src/errors.ts";
-import { Deadline, listeningPaths, UnixListener, unixSockets } from "../../src/sys/mod.ts";
+import { Deadline, type Fd, listeningPaths, UnixListener, unixSockets } from "../../src/sys/mod.ts";
+import type { BackendRole } from "../policy/mod.ts";
 import { GuardedProcess } from "./guarded-process.ts";
 
 /** A back-end to be started for a machine. */
@@ -11,6 +12,11 @@ export interface BackendCommand {
   readonly socket: string;
   /** QEMU listens there. */
   readonly connects: boolean;
+  /** Further sockets of the same process, of other devices of the machine. */
+  readonly others?: readonly { readonly chardev: string; readonly socket: string }[] | undefined;
+  readonly role: BackendRole;
+  /** It would outlive the machine's VMM, so it is ended when that has gone. */
+  readonly staysOn?: boolean | undefined;
   readonly command: readonly string[];
 }
 
@@ -75,9 +81,14 @@ export class StartedBackends implements AsyncDisposable {
     }));
   }
 
+  /** For the VMM to inherit: a back-end that would stay on is ended when nobody has its fd any more. They stay ours. */
+  get lifeLines(): Fd[] {
+    return this.#processes.flatMap(({ command, process }) => (command.staysOn ? [process.lifeLine] : []));
+  }
+
   /** From now on they are on their own, and end with their QEMU. */
   release(): void {
-    for (const { process } of this.#processes) process.release();
+    for (const { command, process } of this.#processes) process.release(command.staysOn ? "with" : "go");
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -85,24 +96,30 @@ export class StartedBackends implements AsyncDisposable {
       this.#processes.map(async ({ command, process }) => {
         await process.end();
         // virtiofsd leaves its socket's file; one that somebody listens at is not ours.
-        const isOurs = !command.connects && !process.isReleased;
-        if (isOurs && lstatSync(command.socket, { throwIfNoEntry: false })?.isSocket())
-          unlinkSync(command.socket);
+        if (command.connects || process.isReleased) return;
+        for (const path of socketsOf(command)) {
+          if (lstatSync(path, { throwIfNoEntry: false })?.isSocket()) unlinkSync(path);
+        }
       }),
     );
   }
 
   #start(command: BackendCommand): void {
     // A stale socket is removed, and one that somebody listens at is refused.
-    if (!command.connects) UnixListener.listen(command.socket)[Symbol.dispose]();
+    for (const path of socketsOf(command)) UnixListener.listen(path)[Symbol.dispose]();
     const process = GuardedProcess.start(command.command, `${command.socket}.log`);
     this.#processes.push({ command, process });
   }
 
   #areThere(): boolean {
     const listening = listeningPaths();
-    return this.#processes.every(({ command }) => command.connects || listening.has(command.socket));
+    return this.#processes.every(({ command }) => socketsOf(command).every((path) => listening.has(path)));
   }
+}
+
+/** Where it listens. */
+function socketsOf({ connects, socket, others = [] }: BackendCommand): string[] {
+  return connects ? [] : [socket, ...others.map((each) => each.socket)];
 }
 
 /**

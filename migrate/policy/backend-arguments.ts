@@ -8,9 +8,10 @@ import {
   VIRTIOFSD_OPTIONS,
 } from "./backend-options.ts";
 import { formatOptionList, type OptionPair, parseOptionList } from "./option-list.ts";
+import { storageDaemonArguments } from "./storage-daemon-arguments.ts";
 
 /** Which program serves a device: local policy knows where it is here. */
-export type BackendRole = "vhu" | "virtiofsd";
+export type BackendRole = "vhu" | "virtiofsd" | "qemu-storage-daemon";
 
 export interface BackendArgumentPolicy extends PathPolicy {
   /** Where a recorded socket is to be in the new machine. */
@@ -29,7 +30,16 @@ const PROGRAMS: Readonly<Record<string, BackendRole>> = {
   "vhu.ts": "vhu",
   "vhu.js": "vhu",
   virtiofsd: "virtiofsd",
+  "qemu-storage-daemon": "qemu-storage-daemon",
 };
+
+/** The program that a recorded command line runs, by its name, and where that stands; undefined for one that is not known. */
+export function recordedRole(
+  commandLine: readonly string[],
+): { readonly role: BackendRole; readonly at: number } | undefined {
+  const at = commandLine.findIndex((word) => Object.hasOwn(PROGRAMS, basename(word)));
+  return at < 0 ? undefined : { role: PROGRAMS[basename(commandLine[at] as string)] as BackendRole, at };
+}
 
 /**
  * The arguments of a recorded back-end, built anew from what is understood of them. What stood in front of the program's
@@ -42,12 +52,14 @@ export function backendArguments(
   recorded: readonly string[],
   policy: BackendArgumentPolicy,
 ): BackendArguments {
-  const at = recorded.findIndex((word) => Object.hasOwn(PROGRAMS, basename(word)));
-  if (at < 0) {
-    throw refusal(recorded, ["it is no back-end that vhu knows how to start (vhu device run, virtiofsd)"]);
+  const found = recordedRole(recorded);
+  if (found === undefined) {
+    const known = "vhu device run, virtiofsd, qemu-storage-daemon";
+    throw refusal(recorded, [`it is no back-end that vhu knows how to start (${known})`]);
   }
-  const role = PROGRAMS[basename(recorded[at] as string)] as BackendRole;
-  const words = recorded.slice(at + 1);
+  const { role } = found;
+  const words = recorded.slice(found.at + 1);
+  if (role === "qemu-storage-daemon") return { role, args: storageDaemon(words, policy, recorded) };
   if (role === "virtiofsd") return { role, args: rebuild(words, VIRTIOFSD_OPTIONS, policy, recorded) };
   const [noun, verb, type = "", ...rest] = words;
   const options = Object.hasOwn(VHU_DEVICE_OPTIONS, type) ? VHU_DEVICE_OPTIONS[type] : undefined;
@@ -57,6 +69,19 @@ export function backendArguments(
   const args = rebuild(rest, options, policy, recorded);
   // It ends with its QEMU: nobody else would end it.
   return { role, args: ["device", "run", type, ...args, "--once"] };
+}
+
+function storageDaemon(
+  words: readonly string[],
+  policy: BackendArgumentPolicy,
+  recorded: readonly string[],
+): string[] {
+  try {
+    return storageDaemonArguments(words, policy);
+  } catch (error) {
+    if (error instanceof CompatibilityError) throw refusal(recorded, [error.message]);
+    throw error;
+  }
 }
 
 function rebuild(

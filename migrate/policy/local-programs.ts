@@ -18,6 +18,7 @@ export class LocalPrograms {
   constructor(
     readonly vhu: readonly string[],
     readonly file = defaultFile(),
+    readonly vhuVersion?: string,
   ) {}
 
   /** The command, without arguments. @throws CompatibilityError when it is not installed, UsageError for a bad list */

@@ -5,6 +5,7 @@ export {
   type BackendArguments,
   type BackendRole,
   backendArguments,
+  recordedRole,
 } from "./backend-arguments.ts";
 export { type DiskFile, requireAllowedChain } from "./disk-chain.ts";
 export { LocalPrograms } from "./local-programs.ts";

@@ -25,13 +25,14 @@ export function formatOptionList(pairs: readonly OptionPair[]): string {
   return pairs.map(({ key, value }) => (key === "" ? "" : `${key}=`) + value.replaceAll(",", ",,")).join(",");
 }
 
-const KIND_KEYS = ["driver", "qom-type", "backend.type"];
+/** By rank: a device may have a property "type". */
+const KIND_KEYS = ["driver", "qom-type", "backend.type", "type"];
 
 /** The same with the kind of a device, object, netdev or the like in front, without its key, however it was written. */
 export function parseTypedOption(text: string): OptionPair[] | undefined {
   const pairs = parseOptionList(text);
   if (pairs === undefined || pairs[0]?.key === "") return pairs;
-  const at = pairs.findIndex(({ key }) => KIND_KEYS.includes(key));
+  const at = kindAt(pairs);
   if (at < 0) return pairs;
   return [{ key: "", value: (pairs[at] as OptionPair).value }, ...pairs.slice(0, at), ...pairs.slice(at + 1)];
 }
@@ -46,10 +47,15 @@ function parseJsonOption(text: string): OptionPair[] | undefined {
   const pairs: OptionPair[] = [];
   const isPlain = flatten(json, "", pairs);
   // The kind comes first, as in the other form.
-  const kind = pairs.findIndex(({ key }) => KIND_KEYS.includes(key));
+  const kind = kindAt(pairs);
   if (!isPlain || kind < 0) return undefined;
   const [{ value }] = pairs.splice(kind, 1) as [OptionPair];
   return [{ key: "", value }, ...pairs];
+}
+
+function kindAt(pairs: readonly OptionPair[]): number {
+  const kind = KIND_KEYS.find((candidate) => pairs.some(({ key }) => key === candidate));
+  return pairs.findIndex(({ key }) => key === kind);
 }
 
 function flatten(value: unknown, path: string, into: OptionPair[]): boolean {

@@ -38,7 +38,7 @@ export function qemuArguments(recorded: readonly string[], policy: QemuArgumentP
   );
 }
 
-type Result = { readonly args: readonly string[] } | { readonly refused: string };
+export type RebuiltArgument = { readonly args: readonly string[] } | { readonly refused: string };
 
 function isKnown(name: string): boolean {
   return (
@@ -49,11 +49,11 @@ function isKnown(name: string): boolean {
   );
 }
 
-function rebuild(name: string, value: string, policy: QemuArgumentPolicy): Result {
+function rebuild(name: string, value: string, policy: QemuArgumentPolicy): RebuiltArgument {
   if (name === "-serial") return serial(value);
   if (name === "-drive") return drive(value, policy);
   const list = LIST_OPTIONS[name];
-  if (list !== undefined) return fromList(name, value, list, policy);
+  if (list !== undefined) return listArgument(name, value, list, policy);
   const kind = SIMPLE_OPTIONS[name];
   if (kind === "flag") return { args: [name] };
   if (kind === "dropped" || kind === "dropped-flag") return { args: [] };
@@ -68,7 +68,7 @@ function rebuild(name: string, value: string, policy: QemuArgumentPolicy): Resul
 }
 
 /** -append goes to the guest's kernel; the others are lists of their own. */
-function text(name: string, value: string): Result {
+function text(name: string, value: string): RebuiltArgument {
   if (name === "-append" || (name === "-name" && !value.includes("="))) return { args: [name, value] };
   const pairs = value.startsWith("{") ? undefined : parseOptionList(value);
   if (pairs === undefined) return { refused: "it cannot be read" };
@@ -80,12 +80,18 @@ function text(name: string, value: string): Result {
   return { args: [name, formatOptionList(pairs)] };
 }
 
-function serial(value: string): Result {
+function serial(value: string): RebuiltArgument {
   const isFit = /^(?:none|null|chardev:[\w.-]+)$/.test(value);
   return isFit ? { args: ["-serial", value] } : { refused: "only none, null and chardev:ID are allowed" };
 }
 
-function fromList(name: string, value: string, { kinds }: ListOption, policy: QemuArgumentPolicy): Result {
+/** A list of keys and values whose kind has its own allow-list. */
+export function listArgument(
+  name: string,
+  value: string,
+  { kinds }: ListOption,
+  policy: QemuArgumentPolicy,
+): RebuiltArgument {
   const [kind, ...recorded] = parseTypedOption(value) ?? [];
   const keys = kind?.key === "" && Object.hasOwn(kinds, kind.value) ? kinds[kind.value] : undefined;
   if (kind === undefined || keys === undefined) return { refused: "this kind of it is not on the list" };
@@ -107,7 +113,7 @@ const DRIVE_KEYS: Readonly<Record<string, "plain" | "path" | readonly string[]>>
 };
 
 /** Without a format QEMU would guess one from the content, which the guest writes. */
-function drive(value: string, policy: QemuArgumentPolicy): Result {
+function drive(value: string, policy: QemuArgumentPolicy): RebuiltArgument {
   const recorded = value.startsWith("{") ? [] : (parseOptionList(value) ?? []);
   const pairs = recorded.map((pair) => withAbsolutePath(pair, DRIVE_KEYS, policy));
   const refused = checkPairs(pairs, DRIVE_KEYS, policy);

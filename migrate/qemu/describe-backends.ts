@@ -1,4 +1,9 @@
-import { type BackendRecord, backendBehind, type ProcessFacts } from "../backends/mod.ts";
+import {
+  type BackendRecord,
+  backendBehind,
+  type ProcessFacts,
+  type ProgramIdentities,
+} from "../backends/mod.ts";
 import { parseOptionList } from "../policy/mod.ts";
 import type { QemuMachine } from "./qemu-machine.ts";
 
@@ -7,17 +12,19 @@ import type { QemuMachine } from "./qemu-machine.ts";
  *
  * @param qemu Without it the daemons are not looked for.
  */
-export function describeBackends(
+export async function describeBackends(
   devices: QemuMachine["virtioDevices"],
   sockets: QemuMachine["sockets"],
   qemu: ProcessFacts | undefined,
-): BackendRecord[] {
+  identities: ProgramIdentities,
+): Promise<BackendRecord[]> {
   const netdevs = netdevChardevs(qemu?.commandLine ?? []);
-  return devices.flatMap(({ type, chardev, netdev, features, protocolFeatures }) => {
+  const records = devices.map(async ({ type, chardev, netdev, features, protocolFeatures }) => {
     const label = chardev ?? (netdev === undefined ? undefined : netdevs.get(netdev));
     const socket = sockets.find((candidate) => candidate.chardev === label);
     if (label === undefined || socket === undefined) return [];
     const daemon = qemu === undefined ? undefined : backendBehind(qemu, socket.path);
+    const identity = daemon === undefined ? {} : await identities.of(daemon);
     return [
       {
         chardev: label,
@@ -27,9 +34,11 @@ export function describeBackends(
         ...(protocolFeatures === undefined ? {} : { protocolFeatures }),
         ...(socket.listens ? { connects: true } : {}),
         ...(daemon === undefined ? {} : { ...daemon, commandLine: [...daemon.commandLine] }),
+        ...Object.fromEntries(Object.entries(identity).filter(([, value]) => value !== undefined)),
       },
     ];
   });
+  return (await Promise.all(records)).flat();
 }
 
 /** The chardev of each vhost-user netdev: QEMU tells it only on its command line. */

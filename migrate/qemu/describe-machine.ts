@@ -1,4 +1,6 @@
 import { resolve } from "node:path";
+import { ProgramIdentities } from "../backends/mod.ts";
+import { LocalPrograms } from "../policy/mod.ts";
 import { describeBackends } from "./describe-backends.ts";
 import { findHotPlug } from "./hot-plug.ts";
 import { machineDisks } from "./machine-disks.ts";
@@ -9,7 +11,10 @@ import type { QmpClient } from "./qmp-client.ts";
 import { virtioDevices } from "./virtio-devices.ts";
 
 /** Everything that a snapshot says about the machine, asked through the monitor; back-ends are never connected to. */
-export async function describeMachine(client: QmpClient): Promise<DescribedQemuMachine> {
+export async function describeMachine(
+  client: QmpClient,
+  identities = new ProgramIdentities(new LocalPrograms([])),
+): Promise<DescribedQemuMachine> {
   const { status } = await client.request("query-status", { answer: qmpStatus });
   const { name } = await client.request("query-name", { answer: qmpName });
   const cpus = await client.request("query-cpus-fast", { answer: qmpCpus });
@@ -17,7 +22,7 @@ export async function describeMachine(client: QmpClient): Promise<DescribedQemuM
   const process = qemuProcess(client.socketInode, client.peerPid);
   const devices = await virtioDevices(client);
   const connections = await sockets(client);
-  const backends = describeBackends(devices, connections, process);
+  const backends = await describeBackends(devices, connections, process, identities);
   const [firstCpu] = cpus;
   return {
     kind: "qemu",

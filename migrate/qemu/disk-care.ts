@@ -16,8 +16,9 @@ export type DiskCare = "stop" | "external" | "overlay" | "include";
 /** Formats in which QEMU can keep a backing file apart from what is written over it. */
 const OVERLAID = ["raw", "qcow2"];
 
+/** Those that vhu can keep as they are. */
 export function writableDisks({ disks }: Pick<QemuMachine, "disks">): QemuDisk[] {
-  return disks.filter(({ readOnly }) => !readOnly);
+  return disks.filter(({ readOnly, isForeign }) => !readOnly && !isForeign);
 }
 
 /** @param canCopy There is a place for copies: the snapshot is a file. */
@@ -61,12 +62,15 @@ function named({ device, path }: QemuDisk): string {
   return `${device} (${path})`;
 }
 
-/** Back-ends with storage of their own that vhu knows no file of. */
+/** Back-ends whose storage vhu knows no file of, or that are not vhu's own. */
 function foreignBackends({ virtioDevices, disks }: QemuMachine): string[] {
-  const known = new Set(disks.map(({ backend }) => backend));
-  return virtioDevices
-    .filter(({ type, chardev }) => /^vhost-user-(?:blk|fs|scsi)/.test(type) && !known.has(chardev ?? ""))
-    .map(({ type, path }) => `${type} ${path}`);
+  const known = new Map(disks.map((disk) => [disk.backend, disk]));
+  return virtioDevices.flatMap(({ type, path, chardev }) => {
+    if (!/^vhost-user-(?:blk|fs|scsi)/.test(type)) return [];
+    const disk = known.get(chardev ?? "");
+    if (disk === undefined) return [`${type} ${path}`];
+    return disk.isForeign && !disk.readOnly ? [`${type} ${path} (${disk.path})`] : [];
+  });
 }
 
 function obstacle(disk: QemuDisk, care: DiskCare): string | undefined {

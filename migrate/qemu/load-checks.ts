@@ -1,9 +1,9 @@
 import { accessSync, constants } from "node:fs";
 import { basename } from "node:path";
 import { VhuError } from "../../src/errors.ts";
-import type { BackendRecord } from "../backends/mod.ts";
+import { type BackendRecord, identityDifference, ProgramIdentities } from "../backends/mod.ts";
 import type { PreflightCheck } from "../driver.ts";
-import { backendArguments, LocalPrograms } from "../policy/mod.ts";
+import { backendArguments, type LocalPrograms } from "../policy/mod.ts";
 import { changedDisks, compareVersions } from "./qemu-fit.ts";
 import { parseQemuMachine, type QemuMachine } from "./qemu-machine.ts";
 
@@ -21,11 +21,13 @@ const PROGRAM = /^(?:qemu-system-[a-z0-9_]+|qemu-kvm|kvm)$/;
 export async function qemuLoadChecks(
   json: unknown,
   listening: ReadonlySet<string>,
+  programs: LocalPrograms,
 ): Promise<PreflightCheck[]> {
   const machine = parseQemuMachine(json);
   const name = basename(machine.executable ?? "").replace(/ \(deleted\)$/, "");
   const program = PROGRAM.test(name) ? Bun.which(name) : null;
-  const ours = [commandLineCheck(machine), ...diskChecks(machine), ...socketChecks(machine, listening)];
+  const sockets = await socketChecks(machine, listening, programs);
+  const ours = [commandLineCheck(machine), ...diskChecks(machine), ...sockets];
   if (program === null) {
     const what =
       name === "" ? "it is not recorded which program ran the VM" : `${name} is not installed here`;
@@ -108,29 +110,43 @@ function diskChecks(machine: QemuMachine): PreflightCheck[] {
 function socketChecks(
   { sockets, virtioDevices, backends = [] }: QemuMachine,
   listening: ReadonlySet<string>,
-): PreflightCheck[] {
+  programs: LocalPrograms,
+): Promise<PreflightCheck[]> {
+  const identities = new ProgramIdentities(programs);
   const used = new Set([
     ...virtioDevices.map(({ chardev }) => chardev).filter((chardev) => chardev !== undefined),
     ...backends.map(({ chardev }) => chardev),
   ]);
-  return sockets
-    .filter(({ chardev, listens }) => used.has(chardev) && listens !== true)
-    .map(({ chardev, path }) => {
-      const name = `back-end ${chardev}`;
-      if (listening.has(path)) return passed(name, `somebody listens at ${path}`);
-      const record = backends.find((backend) => backend.chardev === chardev);
-      if (record?.commandLine !== undefined) return startCheck(name, record);
-      return failed(name, `nobody listens at ${path}: start the back-end first`);
-    });
+  return Promise.all(
+    sockets
+      .filter(({ chardev, listens }) => used.has(chardev) && listens !== true)
+      .map(async ({ chardev, path }) => {
+        const name = `back-end ${chardev}`;
+        const record = backends.find((backend) => backend.chardev === chardev);
+        if (listening.has(path)) {
+          const other = identityDifference(record ?? {}, await identities.ofListener(path));
+          return passed(name, `somebody listens at ${path}${other === undefined ? "" : `: ${other}`}`);
+        }
+        if (record?.commandLine !== undefined) return startCheck(name, record, programs, identities);
+        return failed(name, `nobody listens at ${path}: start the back-end first`);
+      }),
+  );
 }
 
 /** Whether a load could start it, as far as its command line and the installed programs tell. */
-function startCheck(name: string, { commandLine = [], workingFolder }: BackendRecord): PreflightCheck {
+async function startCheck(
+  name: string,
+  record: BackendRecord,
+  programs: LocalPrograms,
+  identities: ProgramIdentities,
+): Promise<PreflightCheck> {
+  const { commandLine = [], workingFolder } = record;
   try {
     const { role } = backendArguments(commandLine, { roots: ["/"], workingFolder });
-    // This vhu is there, wherever it is.
-    const [program = "this vhu"] = new LocalPrograms([]).commandOf(role);
-    return passed(name, `load starts it: ${program}`);
+    const [first = ""] = programs.commandOf(role);
+    const other = identityDifference(record, await identities.ofRole(role));
+    const program = role === "vhu" ? "this vhu" : first;
+    return passed(name, `load starts it: ${program}${other === undefined ? "" : ` (${other})`}`);
   } catch (error) {
     if (error instanceof VhuError) return failed(name, error.message);
     throw error;

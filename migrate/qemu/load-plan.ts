@@ -1,7 +1,7 @@
 import { isAbsolute, join, resolve } from "node:path";
 import { CompatibilityError } from "../../src/errors.ts";
 import { type BackendCommand, type BackendRecord, isWaiting, requireSocketPath } from "../backends/mod.ts";
-import { backendArguments, type LocalPrograms } from "../policy/mod.ts";
+import { backendArguments, type LocalPrograms, recordedRole } from "../policy/mod.ts";
 import { changeArguments, type DiskChange, type PropertyChange } from "./change-arguments.ts";
 import { type QemuCommand, qemuCommand } from "./qemu-command.ts";
 import { parseQemuMachine, type QemuMachine } from "./qemu-machine.ts";
@@ -75,16 +75,33 @@ export function loadPlan(json: unknown, options: LoadPlanOptions): LoadPlan {
   const notes: string[] = [];
   const backends = options.withoutBackends
     ? []
-    : (machine.backends ?? []).flatMap((backend) => {
-        const recordedPath = resolve(workingFolder ?? "/", backend.socket);
-        const socket = moved.get(recordedPath) ?? recordedPath;
+    : sharedProcesses(machine.backends ?? []).flatMap(({ backend, others }) => {
+        const place = (path: string) => {
+          const recordedPath = resolve(workingFolder ?? "/", path);
+          return moved.get(recordedPath) ?? recordedPath;
+        };
+        const socket = place(backend.socket);
         if (!backend.connects && isWaiting(socket, backend.chardev)) {
           notes.push(`the ${backend.type} back-end at ${socket} listens already and is used as it is`);
           return [];
         }
-        return [backendCommand(backend, socket, { ...options, given, relocate })];
+        const also = others.map((other) => ({ chardev: other.chardev, socket: place(other.socket) }));
+        return [backendCommand(backend, socket, also, { ...options, given, relocate, moved })];
       });
   return { qemu, backends, notes };
+}
+
+/** Devices that are served by one process: a qemu-storage-daemon has as many exports as it likes. */
+function sharedProcesses(
+  backends: readonly BackendRecord[],
+): { readonly backend: BackendRecord; readonly others: BackendRecord[] }[] {
+  const found: { readonly backend: BackendRecord; readonly others: BackendRecord[] }[] = [];
+  for (const backend of backends) {
+    const same = found.find(({ backend: { pid } }) => pid !== undefined && pid === backend.pid);
+    if (same === undefined) found.push({ backend, others: [] });
+    else same.others.push(backend);
+  }
+  return found;
 }
 
 /** The program's own monitors are not made again: `-qmp` and the like are dropped by policy, their chardevs here. */
@@ -136,31 +153,42 @@ function givenPaths({ disks = [], properties = [] }: LoadPlanOptions, moved: rea
 
 interface BackendPlanOptions extends LoadPlanOptions {
   readonly given: Set<string>;
+  readonly moved: ReadonlyMap<string, string>;
   readonly relocate: (path: string, name: string) => string;
 }
 
 function backendCommand(
   { chardev, type, connects, commandLine, workingFolder, socket: recordedSocket }: BackendRecord,
   socket: string,
-  { roots, programs, disks = [], properties = [], given, relocate }: BackendPlanOptions,
+  others: NonNullable<BackendCommand["others"]>,
+  { roots, programs, disks = [], properties = [], given, moved, relocate }: BackendPlanOptions,
 ): BackendCommand {
   if (commandLine === undefined) {
     throw new CompatibilityError(
       `which program served ${chardev} (${type}) is not in the snapshot: start it yourself at ${socket}, where it is then used`,
     );
   }
+  const own = new Set([chardev, ...others.map((other) => other.chardev)]);
+  const ofBackend = disks.filter(({ backend }) => backend !== undefined && own.has(backend));
+  const recorded = recordedRole(commandLine)?.role;
   const changes = [
-    ...disks.flatMap(({ backend, path }) => (backend === chardev ? [{ key: "image", value: path }] : [])),
-    ...properties.filter(({ id, key }) => id === chardev && key !== "path"),
+    ...(recorded === "vhu" ? ofBackend.map(({ path }) => ({ key: "image", value: path })) : []),
+    ...properties.filter(({ id, key }) => own.has(id) && key !== "path"),
   ];
-  let others = 0;
+  const words =
+    recorded === "qemu-storage-daemon"
+      ? changeArguments(commandLine, { disks: ofBackend, workingFolder })
+      : commandLine;
+  let count = 0;
   const place = (path: string) => {
     if (path === resolve(workingFolder ?? "/", recordedSocket)) return socket;
-    const to = relocate(path, `${chardev}-${++others}`);
+    const known = moved.get(path);
+    if (known !== undefined) return known;
+    const to = relocate(path, `${chardev}-${++count}`);
     given.add(to);
     return to;
   };
-  const { role, args } = backendArguments(withChanges(commandLine, changes), {
+  const { role, args } = backendArguments(withChanges(words, changes), {
     roots,
     given: new Set([...given, socket]),
     workingFolder,
@@ -171,6 +199,9 @@ function backendCommand(
     type,
     socket,
     connects: connects ?? false,
+    others,
+    role,
+    staysOn: role === "qemu-storage-daemon",
     command: [...programs.commandOf(role), ...args],
   };
 }

@@ -49,7 +49,7 @@ export function fileFacts(path: string): Pick<QemuDisk, "inode" | "fileBytes" | 
   }
 }
 
-/** The image of a disk that is a back-end of vhu's own. */
+/** The image of a disk that is a back-end's. */
 function backendDisk(backend: BackendRecord): QemuDisk[] {
   const image = recordedImage(backend);
   if (image === undefined) return [];
@@ -59,9 +59,10 @@ function backendDisk(backend: BackendRecord): QemuDisk[] {
       device: backend.chardev,
       backend: backend.chardev,
       path: image.path,
-      format: "raw",
+      format: image.format,
       sizeBytes: facts.fileBytes ?? 0,
       readOnly: image.isReadOnly,
+      ...(image.isForeign ? { isForeign: true } : {}),
       ...facts,
     },
   ];

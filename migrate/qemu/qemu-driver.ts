@@ -1,5 +1,6 @@
 import { FormatError, PeerError, StateError } from "../../src/errors.ts";
 import type { UnixSocket } from "../../src/sys/mod.ts";
+import { ProgramIdentities } from "../backends/mod.ts";
 import type { DiskCopies } from "../disks/mod.ts";
 import type {
   DiskOverlay,
@@ -12,6 +13,7 @@ import type {
   VmSink,
   VmSource,
 } from "../driver.ts";
+import { LocalPrograms } from "../policy/mod.ts";
 import { memoryPieces } from "../ram/mod.ts";
 import type { SnapshotManifest } from "../snapshot/mod.ts";
 import { backgroundSettings, requireBackgroundFit } from "./background-save.ts";
@@ -48,6 +50,8 @@ export interface QemuDriverOptions extends QmpConnectOptions {
   /** What is done about the disks that the VM can write; and where copies of them go. */
   readonly disks?: DiskCare | undefined;
   readonly copies?: DiskCopies | undefined;
+  /** Which programs this host starts as back-ends: those may be asked for their version. */
+  readonly programs?: LocalPrograms | undefined;
   /** Where QEMU reads its incoming stream already: the driver's from now on. Else it waits with -incoming defer. */
   readonly stream?: UnixSocket | undefined;
   /** Load although a disk's file has changed. */
@@ -64,6 +68,7 @@ const REST_PIECE_BYTES = 1 << 20;
 export class QemuDriver implements VmDriver {
   readonly #client: QmpClient;
   readonly #options: QemuDriverOptions;
+  readonly #identities: ProgramIdentities;
   #settings: MigrationSettings | undefined;
   #outgoing: OutgoingStream | undefined;
   #incoming: IncomingStream | undefined;
@@ -78,6 +83,7 @@ export class QemuDriver implements VmDriver {
   private constructor(client: QmpClient, options: QemuDriverOptions) {
     this.#client = client;
     this.#options = options;
+    this.#identities = new ProgramIdentities(options.programs ?? new LocalPrograms([]));
   }
 
   /** @throws PeerError when nobody listens there, or another client holds the monitor */
@@ -86,7 +92,7 @@ export class QemuDriver implements VmDriver {
   }
 
   async describe(): Promise<VmDescription> {
-    const machine = await describeMachine(this.#client);
+    const machine = await describeMachine(this.#client, this.#identities);
     const { name, runState, memoryBytes, virtioDevices } = machine;
     const pid = qemuProcess(this.#client.socketInode, this.#client.peerPid)?.pid;
     const residentBytes = pid === undefined ? undefined : residentMemory(pid);
@@ -108,7 +114,10 @@ export class QemuDriver implements VmDriver {
 
   async preflight(): Promise<readonly PreflightCheck[]> {
     const canCopy = this.#options.copies !== undefined;
-    return qemuPreflight(this.#client, await describeMachine(this.#client), { care: this.#care, canCopy });
+    return qemuPreflight(this.#client, await describeMachine(this.#client, this.#identities), {
+      care: this.#care,
+      canCopy,
+    });
   }
 
   /** The VM stands still from some point in here until `resume`, or until this process ends. */
@@ -141,7 +150,7 @@ export class QemuDriver implements VmDriver {
    * @throws CompatibilityError where QEMU or the host cannot, or a back-end writes to memory behind QEMU's back
    */
   async saveInBackground(sink: VmSink, options: MoveOptions = {}): Promise<SnapshotManifest> {
-    requireBackgroundFit(await describeMachine(this.#client), this.#care);
+    requireBackgroundFit(await describeMachine(this.#client, this.#identities), this.#care);
     return this.#copy(sink, { ...options, goesOn: true }, backgroundSettings, (outgoing, collector, signal) =>
       outgoing.read(collector, { ...options, signal }),
     );
@@ -170,7 +179,7 @@ export class QemuDriver implements VmDriver {
       signal: AbortSignal | undefined,
     ) => Promise<ParsedStream>,
   ): Promise<SnapshotManifest> {
-    const machine = await describeMachine(this.#client);
+    const machine = await describeMachine(this.#client, this.#identities);
     this.#earlierState = machine.runState;
     const keeper = new DiskKeeper(this.#client, machine, { care: this.#care, copies: this.#options.copies });
     this.#keeper = keeper;

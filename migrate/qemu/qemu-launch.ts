@@ -15,6 +15,8 @@ export interface QemuLaunchOptions {
   readonly fds?: readonly Fd[];
   /** RAM blocks whose memory is behind those fds: the driver sends no page of them. */
   readonly sharedBlocks?: ReadonlySet<string>;
+  /** Further fds that the child only has open; they stay the caller's. */
+  readonly lifeLines?: readonly Fd[];
 }
 
 /** The child's first fd after stdin, stdout and stderr. */
@@ -47,7 +49,7 @@ export class QemuLaunch implements Disposable {
     program: string,
     args: readonly string[],
     socketPath: string,
-    { fds = [], sharedBlocks = new Set() }: QemuLaunchOptions = {},
+    { fds = [], sharedBlocks = new Set(), lifeLines = [] }: QemuLaunchOptions = {},
   ): QemuLaunch {
     // QEMU would take the path away from whoever listens at it; this refuses that, and removes a stale socket.
     UnixListener.listen(socketPath)[Symbol.dispose]();
@@ -60,7 +62,7 @@ export class QemuLaunch implements Disposable {
     try {
       const child = spawn(program, [...args, ...QemuLaunch.argumentsOf(socketPath, fds.length)], {
         detached: true,
-        stdio: ["ignore", log, log, ...[...fds, theirs.fd].map(({ number }) => number)],
+        stdio: ["ignore", log, log, ...[...fds, theirs.fd, ...lifeLines].map(({ number }) => number)],
       });
       // A program that is not there; `connect` then tells it from the process that is missing.
       child.on("error", () => {});

@@ -24,6 +24,8 @@ const disk = z.looseObject({
   files: z.array(z.string()).optional(),
   /** The chardev of the back-end whose image it is: QEMU knows no node of it. */
   backend: z.string().optional(),
+  /** That back-end is not vhu's own: its image cannot be kept as it is while the VM goes on. */
+  isForeign: z.boolean().optional(),
   /** The VM went on over an overlay (`wentOnAt`), so the file is not written any more: a load must not, either. */
   frozen: z.boolean().optional(),
   wentOnAt: z.string().optional(),

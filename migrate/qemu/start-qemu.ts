@@ -1,3 +1,4 @@
+import type { Fd } from "../../src/sys/mod.ts";
 import type { MachineOutline } from "../driver.ts";
 import type { GuestMemory } from "../ram/mod.ts";
 import type { QemuCommand } from "./qemu-command.ts";
@@ -22,10 +23,12 @@ export function startQemu(
   { memoryMap }: Pick<MachineOutline, "memoryMap">,
   memory: GuestMemory,
   { program, args, socketPath }: QemuCommand,
+  lifeLines: readonly Fd[] = [],
 ): QemuLaunch {
   const shared = shareMemory(args, memoryMap);
   return QemuLaunch.start(program, shared.args, socketPath, {
     fds: shared.regions.map(({ id }) => memory.fd(id)),
     sharedBlocks: new Set(shared.regions.map(({ name }) => name)),
+    lifeLines,
   });
 }

@@ -12,6 +12,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { QemuMachine } from "../../migrate/mod.ts";
 import { SnapshotReader } from "../../migrate/snapshot/mod.ts";
+import { version } from "../../package.json" with { type: "json" };
 import { PROGRAM, type Ran, runVhu } from "../bin/run-vhu.ts";
 import { type RunningQemu, requirePeers } from "../peers/mod.ts";
 import {
@@ -217,6 +218,9 @@ function expectRecorded(): void {
     ["c2", "net"],
   ]);
   expect(backends!.every(({ features }) => features.includes("VIRTIO_F_VERSION_1"))).toBe(true);
+  // Who is behind them: what vhu starts itself may be asked, and only that.
+  expect(backends!.map((each) => each.version)).toEqual([version, peers!.virtiofsd.version, version]);
+  expect(backends![1]!.build).toMatch(/^sha256:[0-9a-f]{64}$/);
   expect(backends![0]!.commandLine).toContain("blk");
   expect(backends![1]!.commandLine!.join(" ")).toContain("virtiofsd");
   expect(disks).toEqual([

@@ -10,11 +10,11 @@ const PATHS = [
   ...["/srv/vm/disk", "disk", "", "/", "/srv/vm", "nbd:/srv/vm/x", "fd:3", "exec:/bin/sh", "/dev/fdset/1"],
 ];
 const KEYS =
-  "file filename path script downscript fd helper romfile id driver qom-type format node-name chardev mem-path smb guestfwd value property file.driver file.filename tag server host port".split(
+  "file filename path script downscript fd helper romfile id driver type addr.type addr.path writable qom-type format node-name chardev mem-path smb guestfwd value property file.driver file.filename tag server host port".split(
     " ",
   );
 const KINDS =
-  "socket file pipe raw qcow2 null-co virtio-blk-pci vhost-user-blk-pci tap user vhost-user memory-backend-file secret loader q35 kvm".split(
+  "vhost-user-blk fuse iothread socket file pipe raw qcow2 null-co virtio-blk-pci vhost-user-blk-pci tap user vhost-user memory-backend-file secret loader q35 kvm".split(
     " ",
   );
 const QEMU_OPTIONS =
@@ -22,7 +22,7 @@ const QEMU_OPTIONS =
     " ",
   );
 const BACKEND_OPTIONS =
-  "--socket --socket-path --image --blk-file --control --fd --no-sandbox --direct --id --port --tap --tap-fd --shared-dir --sandbox --modcaps -o --stream --once --file".split(
+  "--socket --socket-path --image --blk-file --control --fd --no-sandbox --direct --id --port --tap --tap-fd --shared-dir --sandbox --modcaps -o --stream --once --file --blockdev --export --object --daemonize --monitor".split(
     " ",
   );
 
@@ -85,6 +85,7 @@ test("whatever a back-end's command line holds: the same", () => {
   let count = 0;
   const program = fc.constantFrom(
     ...[["vhu", "device", "run", "blk"], ["vhu", "device", "run", "console"], ["virtiofsd"]],
+    ["qemu-storage-daemon"],
   );
   const words = fc.array(fc.oneof(fc.constantFrom(...BACKEND_OPTIONS), word), { maxLength: 5 });
   fc.assert(

@@ -6,6 +6,7 @@ import { backendArguments, LocalPrograms } from "../../../migrate/policy/mod.ts"
 
 const policy = { roots: ["/srv/vm"], workingFolder: "/srv/vm" };
 const BLK = ["/usr/bin/bun", "/opt/vhu/bin/vhu.ts", "device", "run", "blk"];
+const QSD = ["/usr/bin/qemu-storage-daemon"];
 const FS = ["/lib/ld.so", "--library-path", "/lib", "/usr/libexec/virtiofsd"];
 
 const refused: readonly [string, ...string[]][] = [
@@ -36,6 +37,15 @@ const refused: readonly [string, ...string[]][] = [
   ["capabilities", ...FS, "--modcaps", "+sys_admin"],
   ["virtiofsd's fd", ...FS, "--fd", "3"],
   ["virtiofsd's old options", ...FS, "-o", "source=/etc"],
+  ["a node elsewhere", ...QSD, "--blockdev", "driver=file,node-name=a,filename=/etc/shadow"],
+  ["a node of another kind", ...QSD, "--blockdev", "driver=nbd,node-name=a,server.type=unix"],
+  ["an export by another protocol", ...QSD, "--export", "type=fuse,id=e,node-name=a,mountpoint=/srv/vm/x"],
+  ["an export at an fd", ...QSD, "--export", "vhost-user-blk,id=e,node-name=a,addr.type=fd,addr.str=3"],
+  ["an export elsewhere", ...QSD, "--export", "vhost-user-blk,id=e,addr.type=unix,addr.path=/run/x"],
+  ["an export without a place", ...QSD, "--export", "vhost-user-blk,id=e,node-name=a"],
+  ["an object with a secret", ...QSD, "--object", "secret,id=s,file=/srv/vm/key"],
+  ["a trace file", ...QSD, "--trace", "file=/etc/x"],
+  ["an NBD server", ...QSD, "--nbd-server", "addr.type=inet,addr.host=::,addr.port=1"],
   ["a sandbox that there is not", ...FS, "--sandbox", "off"],
 ];
 
@@ -79,6 +89,39 @@ test("what is understood is built anew: paths absolute, sockets where they are n
   ]);
   const fs = [...FS, "--socket-path", "/srv/vm/fs", "--shared-dir", "/srv/vm/share", "--sandbox", "none"];
   expect(backendArguments(fs, policy)).toEqual({ role: "virtiofsd", args: fs.slice(4) });
+});
+
+test("a qemu-storage-daemon's nodes, threads and exports are built anew; its monitor is not", () => {
+  const recorded = [
+    ...[
+      ...QSD,
+      "--chardev",
+      "socket,path=/run/m,id=m",
+      "--monitor=chardev=m",
+      "--daemonize",
+      "--pidfile",
+      "/run/p",
+    ],
+    ...[
+      "--object",
+      "iothread,id=t0",
+      "--blockdev",
+      "node-name=f,driver=file,filename=a,,b.raw,cache.direct=on",
+    ],
+    ...["--export", "vhost-user-blk,id=e,node-name=f,addr.type=unix,addr.path=s,num-queues=2,iothread=t0"],
+  ];
+  const relocate = (path: string) => path.replace("/srv/vm/", "/srv/vm/new/");
+  const built = backendArguments(recorded, { ...policy, relocate });
+  expect(built).toEqual({
+    role: "qemu-storage-daemon",
+    args: [
+      ...["--object", "iothread,id=t0"],
+      ...["--blockdev", "driver=file,node-name=f,filename=/srv/vm/a,,b.raw,cache.direct=on"],
+      "--export",
+      "type=vhost-user-blk,id=e,node-name=f,addr.type=unix,addr.path=/srv/vm/new/s,num-queues=2,iothread=t0",
+    ],
+  });
+  expect(backendArguments([...QSD, ...built.args], policy)).toEqual(built);
 });
 
 test("this user's own recording may weaken a back-end; a path that the user gave may lie anywhere", () => {

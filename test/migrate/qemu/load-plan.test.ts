@@ -1,5 +1,5 @@
-import { afterEach, beforeEach, expect, test } from "bun:test";
-import { mkdtempSync, rmSync } from "node:fs";
+import { afterAll, afterEach, beforeEach, expect, test } from "bun:test";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { LocalPrograms, loadPlan, type QemuMachine } from "../../../migrate/mod.ts";
@@ -12,7 +12,10 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(dir, { recursive: true, force: true }));
 
-const programs = new LocalPrograms(["bun", "vhu.ts"], "/nonexistent/programs.toml");
+const listed = join(tmpdir(), `vhu-lp-programs-${process.pid}.toml`);
+writeFileSync(listed, 'qemu-storage-daemon = ["/usr/bin/qemu-storage-daemon"]\n');
+afterAll(() => rmSync(listed));
+const programs = new LocalPrograms(["bun", "vhu.ts"], listed);
 
 function machineOf(change: Partial<QemuMachine> = {}): QemuMachine {
   return {
@@ -75,7 +78,7 @@ test("back-ends and QEMU, with absolute paths and a new generation, and without 
   const socket = join(dir, "blk.sock");
   expect(backends).toEqual([
     {
-      ...{ chardev: "c0", type: "blk", socket, connects: false },
+      ...{ chardev: "c0", type: "blk", socket, connects: false, others: [], role: "vhu", staysOn: false },
       command: [
         ...["bun", "vhu.ts", "device", "run", "blk", "--socket", socket, "--image", join(dir, "b.raw")],
         ...["--control", join(dir, "b.ctl"), "--once"],
@@ -83,6 +86,44 @@ test("back-ends and QEMU, with absolute paths and a new generation, and without 
     },
   ]);
   expect(notes).toEqual([]);
+});
+
+test("one qemu-storage-daemon that serves two disks is started once, at both sockets, with the disks that they have now", () => {
+  const commandLine = [
+    ...["qemu-storage-daemon", "--daemonize", "--blockdev", "driver=file,node-name=f0,filename=a.raw"],
+    ...["--blockdev", "driver=qcow2,node-name=f1,file.driver=file,file.filename=b.qcow2"],
+    ...["--export", "type=vhost-user-blk,id=e0,node-name=f0,addr.type=unix,addr.path=s0,writable=on"],
+    ...[
+      "--export",
+      '{"type":"vhost-user-blk","id":"e1","node-name":"f1","addr":{"type":"unix","path":"s1"}}',
+    ],
+  ];
+  const record = (chardev: string, socket: string) => ({
+    ...{ chardev, socket, type: "blk", features: [], workingFolder: dir, pid: 7, commandLine },
+  });
+  const base = machineOf();
+  const words = base.commandLine!.map((word) => word.replace("path=blk.sock", "path=s0"));
+  const change = {
+    commandLine: [...words, "-chardev", "socket,id=c1,path=s1"],
+    backends: [record("c0", "s0"), record("c1", "s1")],
+  };
+  const disks = [{ backend: "c1", from: [join(dir, "b.qcow2")], path: "/srv/new.qcow2", format: "qcow2" }];
+  const { backends } = plan(change, { disks, runtimeFolder: "/run/two" });
+  expect(backends).toEqual([
+    {
+      ...{ chardev: "c0", type: "blk", socket: "/run/two/c0", connects: false },
+      ...{ others: [{ chardev: "c1", socket: "/run/two/c1" }], role: "qemu-storage-daemon", staysOn: true },
+      command: [
+        expect.stringMatching(/qemu-storage-daemon$/),
+        ...["--blockdev", `driver=file,node-name=f0,filename=${join(dir, "a.raw")}`],
+        ...["--blockdev", "driver=qcow2,node-name=f1,file.driver=file,file.filename=/srv/new.qcow2"],
+        "--export",
+        "type=vhost-user-blk,id=e0,node-name=f0,addr.type=unix,addr.path=/run/two/c0,writable=on",
+        "--export",
+        "type=vhost-user-blk,id=e1,node-name=f1,addr.type=unix,addr.path=/run/two/c1",
+      ],
+    },
+  ]);
 });
 
 test("a runtime folder moves every socket, those of back-ends too", () => {
