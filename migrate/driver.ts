@@ -88,6 +88,8 @@ export interface DiskOverlay {
 
 export interface MoveOptions {
   readonly signal?: AbortSignal | undefined;
+  /** Told how many pages may differ from the sink's base, where a dirty log knows it: the others are not looked at. */
+  readonly onChangedPages?: ((count: number) => void) | undefined;
   /** Told before the VM gets overlays, which have to be taken back if nothing comes of the save. */
   readonly onOverlays?: ((overlays: readonly DiskOverlay[]) => void) | undefined;
   /** Called now and then with the bytes done of the bytes to do. */

@@ -75,4 +75,4 @@ export {
 export { GuestMemory, sourceWithMemory } from "./ram/mod.ts";
 export { assessOperation } from "./recovery.ts";
 export { type RewriteOptions, rewriteSnapshot } from "./rewrite.ts";
-export { requirePassed, type SaveOptions, type SaveResult, saveMachine } from "./save.ts";
+export { type ChangesBy, requirePassed, type SaveOptions, type SaveResult, saveMachine } from "./save.ts";

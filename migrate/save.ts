@@ -33,8 +33,15 @@ export interface SaveOptions extends PrecopyOptions {
   readonly operation?: Operation | undefined;
 }
 
+/** A dirty log knows the pages that may have changed; without one, all are compared: by their hashes, or byte by byte. */
+export type ChangesBy =
+  | { readonly way: "dirty log"; readonly pageCount: number }
+  | { readonly way: "page hashes" | "all bytes" };
+
 export interface SaveResult extends SnapshotSummary {
   readonly manifest: SnapshotManifest;
+  /** How it was found what has changed since the base; undefined without one. */
+  readonly changesBy?: ChangesBy | undefined;
   /** Why the machine cannot note what changes; undefined where it does, or was not asked to. */
   readonly trackObstacle?: string | undefined;
 }
@@ -61,8 +68,12 @@ export async function saveMachine(
   try {
     // What a machine notes as changed has to begin at the moment of the snapshot.
     const goesOn = (options.after === undefined || options.after === "resume") && !options.track;
+    let changedPages: number | undefined;
     const manifest = await saveInto(writer, driver, {
       ...options,
+      onChangedPages: (count) => {
+        changedPages = count;
+      },
       goesOn,
       onOverlays: (overlays) => operation?.phase("saving", { overlays: [...overlays] }),
     });
@@ -72,7 +83,7 @@ export async function saveMachine(
     operation?.phase(options.after === "stop" ? "ending" : "resuming", { root: summary.root });
     options.own?.add(summary.root);
     const trackObstacle = options.track ? await noteSaved(driver, summary.root) : undefined;
-    return { ...summary, manifest, trackObstacle };
+    return { ...summary, manifest, trackObstacle, changesBy: changesBy(writer, changedPages) };
   } finally {
     if (!isDone || options.after === undefined || options.after === "resume") await driver.resume();
     else if (options.after === "stop") await driver.discard();
@@ -90,6 +101,12 @@ async function saveInto(
   throw new CompatibilityError(
     "only a QEMU machine can be saved in the background: save with --live, or without",
   );
+}
+
+function changesBy(writer: SnapshotWriter, changedPages: number | undefined): ChangesBy | undefined {
+  if (writer.baseRoot === undefined) return undefined;
+  if (changedPages !== undefined) return { way: "dirty log", pageCount: changedPages };
+  return { way: writer.hasBaseHashes ? "page hashes" : "all bytes" };
 }
 
 function factsOf(

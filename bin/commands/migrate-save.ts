@@ -1,5 +1,12 @@
 import type { Command } from "commander";
-import { DiskCopies, OwnSnapshots, requirePassed, type SaveResult, saveMachine } from "../../migrate/mod.ts";
+import {
+  type ChangesBy,
+  DiskCopies,
+  OwnSnapshots,
+  requirePassed,
+  type SaveResult,
+  saveMachine,
+} from "../../migrate/mod.ts";
 import { newFileKey, type SnapshotReader } from "../../migrate/snapshot/mod.ts";
 import { version } from "../../package.json" with { type: "json" };
 import { UsageError } from "../../src/errors.ts";
@@ -10,7 +17,7 @@ import { action, addCommand, type CommandContext, type CommandPage } from "../co
 import { type OpeningOptions, openWith, passphraseIn } from "../credentials.ts";
 import { DISKS_OPTION, diskCare } from "../disk-option.ts";
 import { openDriver } from "../open-driver.ts";
-import { formatBytes, formatDuration } from "../output/format.ts";
+import { formatBytes, formatCount, formatDuration } from "../output/format.ts";
 import { spaceCheck } from "../space-check.ts";
 import { absoluteAddress, withOperation } from "../with-operation.ts";
 
@@ -157,21 +164,39 @@ function modeOf({ live, background, stop }: SaveOptions): "live" | "background" 
 }
 
 function report({ output }: CommandContext, file: string, result: SaveResult, milliseconds: number): void {
-  const { root, sizeBytes, stats, manifest, trackObstacle } = result;
+  const { root, sizeBytes, stats, manifest, trackObstacle, changesBy } = result;
   const devices = manifest.devices.map(({ name, type, stateBytes }) => ({ name, type, stateBytes }));
   const { totalBytes } = manifest.memory;
   output.summary(
-    { file, root, sizeBytes, memoryBytes: totalBytes, stats, devices, milliseconds, trackObstacle },
+    {
+      file,
+      root,
+      sizeBytes,
+      memoryBytes: totalBytes,
+      stats,
+      devices,
+      milliseconds,
+      trackObstacle,
+      changesBy,
+    },
     () => [
       `saved to ${file}: ${formatBytes(sizeBytes)} in ${formatDuration(milliseconds)}`,
       ...(totalBytes > 0 ? [`  memory ${formatBytes(totalBytes)}`] : []),
       ...devices.map((device) => `  ${device.name}: ${formatBytes(device.stateBytes)} of device state`),
       `  root ${root}`,
+      ...(changesBy === undefined ? [] : [`  ${changesText(changesBy)}`]),
       ...(trackObstacle === undefined
         ? []
         : [`  no dirty log (${trackObstacle}): a save with --base goes by the hashes of pages`]),
     ],
   );
+}
+
+function changesText(changes: ChangesBy): string {
+  if (changes.way === "dirty log")
+    return `a dirty log said what may have changed since the base: ${formatCount(changes.pageCount, "page")}`;
+  const how = changes.way === "page hashes" ? "the hashes of its pages" : "its bytes";
+  return `no dirty log since the base: all memory was compared with ${how}`;
 }
 
 function openBase(path: string, options: OpeningOptions): Promise<SnapshotReader> {

@@ -17,8 +17,11 @@ export const controlRequest = z.discriminatedUnion("command", [
   z.strictObject({ command: z.literal("export"), base: z.string().optional() }),
   /** The suspended machine is as in the snapshot with this root: from here on it counts what changes. Answer: whether it can. */
   z.strictObject({ command: z.literal("checkpoint"), root: z.string(), runCount: z.number() }),
-  /** From here on the machine counts for this connection what changes. Answer's fd: its memory. */
-  z.strictObject({ command: z.literal("precopy-begin") }),
+  /**
+   * From here on the machine counts for this connection what changes. Answer's fds: its memory; and, where the machine knows
+   * what has changed since the snapshot with the root `base`, those pages, a bit for each.
+   */
+  z.strictObject({ command: z.literal("precopy-begin"), base: z.string().optional() }),
   /** Answer's fd: the pages that were written to since the last time, a bit for each. */
   z.strictObject({ command: z.literal("precopy-take") }),
   z.strictObject({ command: z.literal("precopy-end") }),

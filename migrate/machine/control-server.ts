@@ -159,6 +159,7 @@ export class ControlServer implements Disposable {
         return { result: obstacle === undefined ? {} : { obstacle } };
       }
       case "precopy-begin":
+        return this.#beginPrecopy(session, request.base);
       case "precopy-take":
       case "precopy-end":
         return this.#precopy(session, request.command);
@@ -215,16 +216,21 @@ export class ControlServer implements Disposable {
     }
   }
 
-  #precopy(session: Session, command: "precopy-begin" | "precopy-take" | "precopy-end"): Answer {
+  #beginPrecopy(session: Session, base: string | undefined): Answer {
+    const { machine } = this.host;
+    session.dirty?.[Symbol.dispose]();
+    session.dirty = machine.dirty.open();
+    // In this order, nothing that is written meanwhile is in neither.
+    const changed = base === undefined ? undefined : this.host.changedSince(base);
+    return {
+      result: { memoryBytes: machine.memory.sizeBytes },
+      fds: [machine.memory.fd.duplicate(), ...(changed === undefined ? [] : [stateFd(changed.bytes)])],
+    };
+  }
+
+  #precopy(session: Session, command: "precopy-take" | "precopy-end"): Answer {
     const { machine } = this.host;
     switch (command) {
-      case "precopy-begin":
-        session.dirty?.[Symbol.dispose]();
-        session.dirty = machine.dirty.open();
-        return {
-          result: { memoryBytes: machine.memory.sizeBytes },
-          fds: [machine.memory.fd.duplicate()],
-        };
       case "precopy-take":
         if (session.dirty === undefined) throw new StateError("no pre-copy has begun on this connection");
         return { fds: [stateFd(session.dirty.take().bytes)] };

@@ -84,8 +84,7 @@ export class MachineDriver implements VmDriver {
     this.#wasRunning = (await this.status()).runState === "running";
     // The machine resumes by itself when this connection ends: whenever vhu dies, the source goes on.
     if (this.#wasRunning) await this.#client.request({ command: "suspend", hold: "connection" }, { signal });
-    const { baseRoot } = sink;
-    const request = { command: "export", ...(baseRoot === undefined ? {} : { base: baseRoot }) } as const;
+    const request = { command: "export", ...baseOf(sink) } as const;
     const { result, fds } = await this.#client.request(request, { signal });
     using stack = new DisposableStack();
     stack.defer(() => disposeAll(fds));
@@ -93,7 +92,7 @@ export class MachineDriver implements VmDriver {
     this.#runCount = exported.runCount;
     const [memory, state, changedFd] = [required(fds[0]), required(fds[1]), fds[2]];
     sink.writeMemoryMap([{ id: REGION_ID, guestAddress: 0, sizeBytes: exported.memoryBytes, name: "ram" }]);
-    const changed = changedFd && PageSet.of(exported.memoryBytes, stateBytes(changedFd));
+    const changed = changedPages(changedFd, exported.memoryBytes, options);
     await saveMemory(sink, REGION_ID, memory, exported.memoryBytes, { ...options, changed });
     sink.writeMachineState(stateBytes(state));
     const devices = await saveDeviceStates(this.#client, sink, exported.devices, options);
@@ -161,17 +160,21 @@ export class MachineDriver implements VmDriver {
     }
     this.#wasRunning = (await this.status()).runState === "running";
     if (!this.#wasRunning) return await this.save(sink, options);
-    const { result, fds } = await this.#client.request({ command: "precopy-begin" }, options);
+    const { result, fds } = await this.#client.request(
+      { command: "precopy-begin", ...baseOf(sink) },
+      { signal: options.signal },
+    );
     using stack = new DisposableStack();
     stack.defer(() => disposeAll(fds));
     const { memoryBytes } = precopyBegun.parse(result);
-    const memory = required(fds[0]);
+    const [memory, changedFd] = [required(fds[0]), fds[1]];
+    const changed = changedPages(changedFd, memoryBytes, options);
     const mapping = stack.use(Mapping.ofFd(memory, { sizeBytes: memoryBytes, readOnly: true }));
     try {
       sink.writeMemoryMap([{ id: REGION_ID, guestAddress: 0, sizeBytes: memoryBytes, name: "ram" }]);
       const passes = new Precopy(this.#precopySource(options), sink, REGION_ID, mapping, options);
       const left = await passes.run(() =>
-        saveMemory(sink, REGION_ID, memory, memoryBytes, { ...options, isRunning: true }),
+        saveMemory(sink, REGION_ID, memory, memoryBytes, { ...options, changed, isRunning: true }),
       );
       return await this.#finishPrecopy(sink, passes, left, options);
     } finally {
@@ -244,6 +247,22 @@ export class MachineDriver implements VmDriver {
       if (!(error instanceof VhuError)) throw error;
     }
   }
+}
+
+function baseOf({ baseRoot }: VmSink): { readonly base?: string } {
+  return baseRoot === undefined ? {} : { base: baseRoot };
+}
+
+/** What a machine's dirty log says may differ from the base; undefined where it has none. */
+function changedPages(
+  fd: Fd | undefined,
+  memoryBytes: number,
+  { onChangedPages }: MoveOptions,
+): PageSet | undefined {
+  if (fd === undefined) return undefined;
+  const changed = PageSet.of(memoryBytes, stateBytes(fd));
+  onChangedPages?.(changed.size);
+  return changed;
 }
 
 function required(fd: Fd | undefined): Fd {

@@ -134,6 +134,11 @@ export class SnapshotWriter implements Disposable {
     return this.#base?.root;
   }
 
+  /** Whether what is compared with the base is compared by hashes of its pages, and not byte by byte. */
+  get hasBaseHashes(): boolean {
+    return this.#base !== undefined && this.#memory.pageHashes !== undefined;
+  }
+
   /** Once, at any time before `finish`: device features are only known when all is suspended. */
   writeManifest(manifest: SnapshotManifest): void {
     this.#expectOpen();
