@@ -18,6 +18,18 @@ export async function lookAtMachine(text: string): Promise<FoundState> {
   }
 }
 
+/** Ends what a copy of its disks has left in the machine at an address; nothing where nobody is there any more. */
+export async function dropDiskCopies(text: string): Promise<void> {
+  const address = parseAddress(text);
+  if (address.kind !== "machine" && address.kind !== "qmp") return;
+  try {
+    using driver = await openDriver(address, {});
+    await driver.dropDiskCopies?.();
+  } catch (error) {
+    if (!(error instanceof PeerError) || !error.reconnect) throw error;
+  }
+}
+
 /** Brings the machine at an address back. @throws PeerError, StateError */
 export async function resumeMachine(text: string, to: "running" | "suspended"): Promise<void> {
   const address = parseAddress(text);

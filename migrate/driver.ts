@@ -53,6 +53,35 @@ export interface PassReport {
   readonly throttlePercent?: number | undefined;
 }
 
+/** A disk of a machine, as a host that does not have it would have to get it. */
+export interface MachineDisk {
+  /** What the machine calls it. */
+  readonly name: string;
+  /** Of its file or block device; undefined where vhu does not know where its content is. */
+  readonly path: string | undefined;
+  readonly format: "raw" | "qcow2";
+  /** As the machine sees it, and what of it is in use as far as the host can see. */
+  readonly virtualBytes: number;
+  readonly usedBytes: number;
+  readonly readOnly: boolean;
+  /** Why it cannot be copied while the machine runs. */
+  readonly obstacle?: string | undefined;
+}
+
+/** Where the content of disks goes. Bytes must stay unchanged until the promise is over; no two calls under way may overlap. */
+export interface DiskSink {
+  /** So many calls under way at once go faster than one. */
+  readonly parallel: number;
+  write(disk: number, offset: number, bytes: Uint8Array): Promise<void>;
+  zero(disk: number, offset: number, sizeBytes: number): Promise<void>;
+}
+
+/** Disks that are copied along with their machine: their paths, in the order in which the sink counts them. */
+export interface DiskCopying {
+  readonly paths: readonly string[];
+  readonly sink: DiskSink;
+}
+
 /** One thing that was looked at before anything is touched. */
 export interface PreflightCheck {
   readonly name: string;
@@ -111,6 +140,8 @@ export interface PrecopyOptions extends MoveOptions {
   /** It is a copy and no move: the machine goes on as soon as its state was taken, while that is on its way to the sink. */
   readonly goesOn?: boolean | undefined;
   readonly onPass?: ((report: PassReport) => void) | undefined;
+  /** Copy these disks as well: what is in the sink when the machine stands still is what they are then. */
+  readonly copyDisks?: DiskCopying | undefined;
   /** Told when the machine stopped, in milliseconds since the epoch; soon after it did. */
   readonly onStopped?: ((atMs: number) => void) | undefined;
 }
@@ -126,6 +157,10 @@ export interface VmDriver extends Disposable {
   dirtyRate?(milliseconds: number): Promise<number | undefined>;
   /** Looks whether it can be saved, touching nothing. */
   preflight(): Promise<readonly PreflightCheck[]>;
+  /** Its disks, and whatever else has content outside of the machine that a move would have to bring. */
+  disks?(): Promise<readonly MachineDisk[]>;
+  /** Recovery's: removes what a copy of disks has left in a machine whose vhu was killed. */
+  dropDiskCopies?(): Promise<void>;
   /** Suspends the machine and gives everything to `sink`. It stays suspended. */
   save(sink: VmSink, options?: MoveOptions): Promise<SnapshotManifest>;
   /**

@@ -8,6 +8,7 @@ export {
   type ProgramIdentity,
   StartedBackends,
 } from "./backends/mod.ts";
+export * from "./control/mod.ts";
 export {
   exportDirectory,
   type ImportDirectoryOptions,

@@ -176,6 +176,8 @@ export const MAX_LIVE_STATES = 256;
 export const MAX_LIVE_STATES_BYTES = MAX_DEVICE_STATE_BYTES;
 /** Of one migration's states, what waits in memory; from then on each goes to a file. */
 export const MAX_LIVE_STATES_IN_MEMORY_BYTES = 64 * MiB;
+/** Disks of one migration: as many as an offer lists. */
+export const MAX_LIVE_DISKS = 256;
 /** Migrations that one receiver takes at a time. */
 export const MAX_LIVE_SESSIONS = 16;
 /** A connection that was silent for so long is broken; both sides say something every second. */

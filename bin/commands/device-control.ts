@@ -1,6 +1,7 @@
 import type { Command } from "commander";
+import type { DeviceStatus, DeviceStatusRequest } from "../../migrate/control/mod.ts";
+import { parseAddressOf } from "../address.ts";
 import { action, addCommand } from "../command.ts";
-import type { DeviceStatus, DeviceStatusRequest } from "../device/device-control-protocol.ts";
 import { formatBytes } from "../output/format.ts";
 
 interface Verb {
@@ -23,8 +24,8 @@ function register(parent: Command, { verb, description, example, request }: Verb
     exitStatus: EXIT_STATUS,
   }).action(
     action(async ({ output, signal }, address: string) => {
-      const { DeviceControlClient } = await import("../device/device-control-client.ts");
-      using client = DeviceControlClient.connect(address, signal);
+      const { DeviceControlClient } = await import("../../migrate/control/mod.ts");
+      using client = DeviceControlClient.connect(parseAddressOf(address, "device", ["device"]).path, signal);
       const status = await client.status(request);
       const isAsked = verb === "status" || verb === "resize";
       if (isAsked && output.json) output.document(status);

@@ -1,4 +1,5 @@
 import type { Command } from "commander";
+import { parseAddressOf } from "../address.ts";
 import { action, addCommand, type CommandContext } from "../command.ts";
 import type { ImageCopy } from "../device/copy-image.ts";
 import { formatBytes, formatDuration } from "../output/format.ts";
@@ -28,11 +29,11 @@ interrupted or killed, the device goes on.`,
 }
 
 async function copy({ output, signal }: CommandContext, address: string, target: string): Promise<undefined> {
-  const { DeviceControlClient } = await import("../device/device-control-client.ts");
+  const { DeviceControlClient } = await import("../../migrate/control/mod.ts");
   const { checkTarget, ImageCopier } = await import("../device/copy-image.ts");
   const { TargetFile } = await import("../device/target-file.ts");
   const { syncFile } = await import("../../src/sys/mod.ts");
-  using client = DeviceControlClient.connect(address, signal);
+  using client = DeviceControlClient.connect(parseAddressOf(address, "device", ["device"]).path, signal);
   const { sizeBytes } = checkTarget(await client.status({ command: "status" }), target);
   using file = new TargetFile(target);
   using image = await client.image();

@@ -18,6 +18,7 @@ interface CheckOptions extends SenderSecurityOptions {
   readonly disks?: string;
   readonly type?: string;
   readonly downtimeMax?: number;
+  readonly copyStorage?: boolean;
 }
 
 const EXIT_FAILED = 4;
@@ -46,6 +47,7 @@ Each line is one thing that was looked at: passed or FAILED, with what was found
     .option("--downtime-max <ms>", "what vhu migrate send will be told", wholeNumber(1))
     .option("--stop", "look at a save after which the machine ends")
     .option("--disks <how>", DISKS_OPTION)
+    .option("--copy-storage", "look at a send that copies the disks which the other host does not have")
     .option("--type <type>", "what kind of device a unix: back-end is")
     .action(
       action((context, source: string, target: string | undefined, options: CheckOptions) =>
@@ -96,6 +98,7 @@ async function checkTarget(
   const preflight = await checkSend(driver, {
     ...{ address: { host, port }, security, version, signal, streams: 1, retryMs: 0 },
     downtimeMaxMs: options.downtimeMax,
+    copyStorage: options.copyStorage,
   });
   const { name, ok, checks } = preflight;
   if (output.json) output.document(preflight);

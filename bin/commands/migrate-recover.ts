@@ -11,7 +11,7 @@ import {
 } from "../../migrate/mod.ts";
 import { StateError, UsageError } from "../../src/errors.ts";
 import { action, addCommand, type CommandContext } from "../command.ts";
-import { lookAtMachine, resumeMachine, takeBackOverlays } from "../look-at-machine.ts";
+import { dropDiskCopies, lookAtMachine, resumeMachine, takeBackOverlays } from "../look-at-machine.ts";
 import { printable } from "../output/printable.ts";
 
 interface RecoverOptions extends HandoverWord {
@@ -85,6 +85,7 @@ async function recover(
   await recoverOperation(operation, assessment, {
     resumeMachine,
     takeBackOverlays,
+    dropDiskCopies,
     onAction: (text) => output.status(printable(`${id}: ${text}`)),
   });
   const { afterwards } = assessment;

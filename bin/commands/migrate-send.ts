@@ -26,6 +26,7 @@ interface SendOptions extends SenderSecurityOptions, ThrottleOptions {
   readonly compress: CompressSetting;
   readonly bandwidthMax?: number;
   readonly downtimeMax?: number;
+  readonly copyStorage?: boolean;
 }
 
 const DEFAULT_STREAMS = 2;
@@ -41,7 +42,10 @@ listens. Both sides look first whether it can work, and nothing moves if not. Th
 loaded and checked all of it; if anything fails before, it goes on here. Then it is given up here, and only then runs there.
 A connection that breaks is taken up again. Ctrl-C cancels, and the machine goes on here.
 
-A machine that changes its memory faster than it can be copied ends the command, and runs on: --auto-converge slows it down.`,
+A machine that changes its memory faster than it can be copied ends the command, and runs on: --auto-converge slows it down.
+
+Disks must be on storage that both hosts have. With --copy-storage, those that the other side does not have are copied while
+the machine runs: it makes files of the same path below its --root, never over one that is there.`,
     examples: [
       [
         "vhu migrate send --token ABC… machine:/run/web.sock tcp:hostb:4950",
@@ -50,6 +54,10 @@ A machine that changes its memory faster than it can be copied ends the command,
       [
         "vhu migrate send --tls-cert a.pem --tls-key a.key --tls-ca ca.pem qmp:/run/web.qmp tcp:hostb:4950",
         "with certificates",
+      ],
+      [
+        "vhu migrate send --copy-storage --token ABC… machine:/run/web.sock tcp:hostb:4950",
+        "with its disks, where the hosts have no storage together",
       ],
       ["vhu migrate send --insecure machine:/run/web.sock tcp:127.0.0.1:4950", "on one host"],
     ],
@@ -63,6 +71,7 @@ A machine that changes its memory faster than it can be copied ends the command,
     .option("--compress <how>", "auto, none, or a level of zstd from -7 to 19", compressSetting, "auto")
     .option("--bandwidth-max <bytes>", "at most so many bytes in a second, e.g. 100M", byteCount)
     .option("--downtime-max <ms>", "stop the machine once the rest takes no longer than this", wholeNumber(1))
+    .option("--copy-storage", "copy the disks that the other host does not have")
     .option("--retry <seconds>", "how long a broken connection may be missing", retrySeconds, DEFAULT_RETRY_S)
     .action(
       action((context, source: string, target: string, options: SendOptions) =>
@@ -91,6 +100,7 @@ async function send(
       bandwidthMaxBytes: options.bandwidthMax,
       downtimeMaxMs: options.downtimeMax,
       throttle: throttleOf(options),
+      copyStorage: options.copyStorage,
     },
     operation,
     onLine: (line) => output.log.error(line),
@@ -119,10 +129,13 @@ async function beginSend(driver: VmDriver, source: Address, target: Address): Pr
 }
 
 function sayPreflight({ output }: CommandContext, preflight: Preflight): void {
-  const { name, memoryBytes, ok } = preflight;
+  const { name, memoryBytes, copies, ok } = preflight;
   if (!ok) return;
   const [first, ...rest] = expectationLines(preflight);
-  output.status(`${name}: ${formatBytes(memoryBytes)} of memory; ${first}`, { preflight });
+  const diskBytes = copies.reduce((sum, { usedBytes }) => sum + usedBytes, 0);
+  const disks =
+    copies.length === 0 ? "" : `, ${formatBytes(diskBytes)} of ${formatCount(copies.length, "disk")}`;
+  output.status(`${name}: ${formatBytes(memoryBytes)} of memory${disks}; ${first}`, { preflight });
   if (!output.json) for (const line of rest) output.status(line);
 }
 
@@ -130,6 +143,10 @@ function report({ output }: CommandContext, sent: SendReport): void {
   output.summary({ ...sent }, () => [
     `${sent.name} runs at ${sent.target} on the other host; it was sent in ${formatDuration(sent.totalMs)}`,
     `  memory ${formatBytes(sent.memoryBytes)}, sent as ${formatBytes(sent.packedBytes)} (${formatRatio(sent)}) in ${passesOf(sent)}; ${formatBytes(sent.wireBytes)} on the wire`,
+    ...sent.disks.map(
+      ({ path, givenBytes, packedBytes }) =>
+        `  disk ${path}: ${formatBytes(givenBytes)} read, sent as ${formatBytes(packedBytes)}; the file here stays as it was when the machine went`,
+    ),
     `  it stood still for about ${formatDuration(sent.downtimeMs)} (the other side: ${formatDuration(sent.loadMs)} to load, ${formatDuration(sent.resumeMs)} to go on)`,
     ...(sent.reconnections > 0
       ? [`  ${formatCount(sent.reconnections, "broken connection")} taken up again`]

@@ -26,7 +26,7 @@ export function confineDevice(context: CommandContext, options: RunOptions, own:
       ...("socket" in place ? [place.socket] : []),
       ...(options.control === undefined ? [] : [options.control]),
     ],
-    fds: "fd" in place ? [place.fd] : [],
+    fds: ["fd" in place ? place.fd : undefined, options.controlFd].filter((fd) => fd !== undefined),
   };
   const { landlockAbi } = confine(needs);
   const logger = loggerOf(context, options);

@@ -1,8 +1,7 @@
 import { statSync } from "node:fs";
+import type { ChangedRange, DeviceControlClient, DeviceStatus } from "../../migrate/control/mod.ts";
 import { StateError, UsageError } from "../../src/errors.ts";
 import { cloneFile, copyRange, dataRanges, eventLoopTurn, type Fd, truncateFile } from "../../src/sys/mod.ts";
-import type { ChangedRange, DeviceControlClient } from "./device-control-client.ts";
-import type { DeviceStatus } from "./device-control-protocol.ts";
 
 /** Copied between two looks at Ctrl-C and the progress bar. */
 const PIECE_BYTES = 16 << 20;

@@ -1,14 +1,23 @@
 import { BlkDevice } from "../../devices/blk/mod.ts";
-import { ControlConnection } from "../../migrate/mod.ts";
-import type { VhostUserDevice } from "../../src/backend/mod.ts";
-import { CompatibilityError, StateError, UsageError, VhuError } from "../../src/errors.ts";
-import type { Logger } from "../../src/logger.ts";
-import { disposeAll, type EventLoop, type Fd, O, openFile, POLL, UnixListener } from "../../src/sys/mod.ts";
 import {
+  ControlConnection,
   type DeviceControlRequest,
   type DeviceStatus,
   deviceControlRequest,
-} from "./device-control-protocol.ts";
+} from "../../migrate/control/mod.ts";
+import type { VhostUserDevice } from "../../src/backend/mod.ts";
+import { CompatibilityError, StateError, UsageError, VhuError } from "../../src/errors.ts";
+import type { Logger } from "../../src/logger.ts";
+import {
+  disposeAll,
+  type EventLoop,
+  type Fd,
+  O,
+  openFile,
+  POLL,
+  UnixListener,
+  UnixSocket,
+} from "../../src/sys/mod.ts";
 
 /** What the control socket controls. */
 export interface Controlled {
@@ -24,41 +33,53 @@ interface Answer {
   readonly fd?: Fd;
 }
 
+/** Who controls it: whoever connects to a path, or the parent process by a socket that it has passed, and whom that attaches. */
+export interface ControlPlaces {
+  readonly path?: string | undefined;
+  readonly parent?: UnixSocket | undefined;
+}
+
 /**
- * The control socket of `vhu device run`, served on the device's own loop. The device is suspended for as long as somebody
+ * The control sockets of `vhu device run`, served on the device's own loop. The device is suspended for as long as somebody
  * said "until resumed", or a connection holds it: a copy that dies leaves the device running.
  */
 export class DeviceControl implements Disposable {
-  readonly #listener: UnixListener;
+  readonly #listener: UnixListener | undefined;
+  readonly #parent: ControlConnection | undefined;
   readonly #connections = new Set<ControlConnection>();
   readonly #holders = new Set<ControlConnection>();
   #untilResumed = false;
   /** Who is told of what is written. */
   #tracker: ControlConnection | undefined;
 
-  /** @throws UsageError when the path is taken */
+  /** Takes the parent's socket. @throws UsageError when the path is taken */
   constructor(
-    path: string,
+    { path, parent }: ControlPlaces,
     readonly controlled: Controlled,
   ) {
-    this.#listener = UnixListener.listen(path);
-    controlled.loop.watch(this.#listener.fd, POLL.IN, () => this.#accept());
+    if (parent !== undefined) this.#parent = this.#add(parent, "the parent process");
+    if (path === undefined) return;
+    const listener = UnixListener.listen(path);
+    this.#listener = listener;
+    controlled.loop.watch(listener.fd, POLL.IN, () => this.#add(listener.accept(), "the client"));
   }
 
   [Symbol.dispose](): void {
-    this.controlled.loop.unwatch(this.#listener.fd);
+    const listener = this.#listener;
+    if (listener !== undefined) this.controlled.loop.unwatch(listener.fd);
     for (const connection of [...this.#connections]) this.#close(connection);
-    this.#listener[Symbol.dispose]();
+    listener?.[Symbol.dispose]();
   }
 
   get #isSuspended(): boolean {
     return this.#untilResumed || this.#holders.size > 0;
   }
 
-  #accept(): void {
-    const connection = new ControlConnection(this.#listener.accept(), "the client");
+  #add(socket: UnixSocket, peer: string): ControlConnection {
+    const connection = new ControlConnection(socket, peer);
     this.#connections.add(connection);
     this.controlled.loop.watch(connection.socket.fd, POLL.IN, () => this.#onReadable(connection));
+    return connection;
   }
 
   #onReadable(connection: ControlConnection): void {
@@ -68,8 +89,9 @@ export class DeviceControl implements Disposable {
         this.#end(connection);
         return;
       }
-      disposeAll(message.fds);
-      this.#serve(connection, message.body);
+      using stack = new DisposableStack();
+      stack.defer(() => disposeAll(message.fds));
+      this.#serve(connection, message.body, message.fds);
     } catch (error) {
       if (!(error instanceof VhuError)) throw error;
       this.controlled.logger.warn(`control connection closed: ${error.message}`);
@@ -77,12 +99,16 @@ export class DeviceControl implements Disposable {
     }
   }
 
-  #serve(connection: ControlConnection, body: unknown): void {
+  #serve(connection: ControlConnection, body: unknown, fds: Fd[]): void {
     let answer: Answer = {};
     try {
       const request = deviceControlRequest.safeParse(body);
       if (!request.success)
         throw new UsageError(`not a control request: ${request.error.issues[0]?.message}`);
+      if (request.data.command === "attach") {
+        this.#attach(connection, fds);
+        return;
+      }
       answer = this.#handle(connection, request.data);
     } catch (error) {
       if (!(error instanceof VhuError)) throw error;
@@ -94,7 +120,17 @@ export class DeviceControl implements Disposable {
     connection.send({ ok: true, result: answer.result ?? {} }, answer.fd === undefined ? [] : [answer.fd]);
   }
 
-  #handle(connection: ControlConnection, request: DeviceControlRequest): Answer {
+  #attach(connection: ControlConnection, fds: Fd[]): void {
+    if (connection !== this.#parent) throw new UsageError("only the parent process attaches others");
+    const fd = fds.shift();
+    if (fd === undefined) throw new UsageError("the request came without the socket to attach");
+    this.#add(new UnixSocket(fd), "the client");
+  }
+
+  #handle(
+    connection: ControlConnection,
+    request: Exclude<DeviceControlRequest, { command: "attach" }>,
+  ): Answer {
     switch (request.command) {
       case "status":
         return { result: this.#status() };

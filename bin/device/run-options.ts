@@ -10,6 +10,7 @@ export interface RunOptions {
   readonly connectTimeoutMs?: number;
   readonly fd?: number;
   readonly control?: string;
+  readonly controlFd?: number;
   /** False with --no-sandbox. */
   readonly sandbox: boolean;
   readonly once?: boolean;
@@ -37,6 +38,11 @@ export function addRunOptions(command: Command): Command {
       wholeNumber(0),
     )
     .option("--control <path>", "listen here for vhu device status, suspend, resume and copy")
+    .option(
+      "--control-fd <number>",
+      "a connected control socket, which the parent process passes as this fd",
+      wholeNumber(0),
+    )
     .option("--no-sandbox", "do not confine the process to the files and sockets that it needs")
     .option("--once", "end when the first front-end has gone")
     .option("--print-capabilities", "print what this back-end can do, as JSON, and end")

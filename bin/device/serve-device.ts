@@ -56,11 +56,15 @@ export async function serveDevice(
   };
   using stack = new DisposableStack();
   const service = stack.use(serve(place, device, loop, { ...serveOptions, ...connectTimeoutOf(options) }));
-  if (options.control !== undefined) {
+  const { control: path, controlFd } = options;
+  if (path !== undefined || controlFd !== undefined) {
     const { DeviceControl } = await import("./device-control.ts");
-    stack.use(
-      new DeviceControl(options.control, { device, service, loop, logger: loggerOf(context, options) }),
-    );
+    const parent =
+      controlFd === undefined
+        ? undefined
+        : new UnixSocket(new Fd(controlFd, "control of the parent process"));
+    const places = { path, parent };
+    stack.use(new DeviceControl(places, { device, service, loop, logger: loggerOf(context, options) }));
   }
   context.signal.addEventListener("abort", () => loop.stop());
   announce(context, place);

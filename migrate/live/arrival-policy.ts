@@ -6,8 +6,9 @@ import type { PreflightCheck } from "../driver.ts";
 import { parseMachineConfig, pathsOf } from "../machine-file/mod.ts";
 import { isPlacedBelow, LocalPrograms } from "../policy/mod.ts";
 import { loadPlan, type QemuCommand } from "../qemu/mod.ts";
+import { type DiskPlan, planDisks } from "./arrival-disks.ts";
 import type { ArrivalRoom } from "./arrival-room.ts";
-import { diskPathsOf, fileBytesOf, lookAtDisk } from "./disk-markers.ts";
+import { diskPathsOf } from "./disk-markers.ts";
 import { availableMemoryBytes, hostFacts } from "./host-facts.ts";
 import type { Offer } from "./messages.ts";
 
@@ -44,7 +45,7 @@ export function checkArrival(offer: Offer, policy: ArrivalPolicy, room: ArrivalR
     checkName(offer, policy, room),
     checkMemory(offer.memoryBytes, policy, room),
     ...checkMachine(offer, policy),
-    ...checkDisks(offer, policy, room),
+    ...planArrivingDisks(offer, policy, room).checks,
   ];
 }
 
@@ -104,33 +105,17 @@ function checkMemory(
   return { name: "memory", ok: memoryBytes <= limit, detail };
 }
 
-/** The disks are those of the machine itself; what the offer says about them is only how they are there. */
-function checkDisks(
+/** What becomes of a machine's disks here. */
+export function planArrivingDisks(
   { machine, disks }: Offer,
-  { roots, diskMaxBytes = Number.POSITIVE_INFINITY }: ArrivalPolicy,
+  { roots, diskMaxBytes }: ArrivalPolicy,
   room: ArrivalRoom,
-): PreflightCheck[] {
-  const paths = pathsOrNone(machine);
-  const unused = disks.filter(({ path }) => !paths.includes(path));
-  const others = unused.map(({ path }) => fault(`${path} was offered, and the machine does not use it`));
-  const own = paths.map((path): PreflightCheck => {
-    // Nobody learns from here which other files this host has.
-    if (!isWithin(path, roots)) return fault(`${path} is outside of what --root allows`);
-    const offered = disks.filter((disk) => disk.path === path);
-    const [disk] = offered;
-    if (disk === undefined || offered.length > 1)
-      return fault(`the machine uses ${path}, and it was offered ${offered.length} times`);
-    const writer = room.writerOf(path);
-    if (writer !== undefined) return fault(`${path} is a disk of ${writer}, which is arriving`);
-    const sizeBytes = Math.max(disk.sizeBytes, fileBytesOf(path) ?? 0);
-    if (sizeBytes > diskMaxBytes) return fault(`${path} has ${sizeBytes} bytes; ${diskMaxBytes} may arrive`);
-    return { name: "disk", ...lookAtDisk(disk) };
+): DiskPlan {
+  return planDisks(pathsOrNone(machine), disks, {
+    diskMaxBytes,
+    isAllowed: (path) => isWithin(path, roots),
+    writerOf: (path) => room.writerOf(path),
   });
-  return [...own, ...others];
-}
-
-function fault(detail: string): PreflightCheck {
-  return { name: "disk", ok: false, detail };
 }
 
 /** None of a machine that is none: that is said elsewhere. */

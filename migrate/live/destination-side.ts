@@ -28,6 +28,8 @@ export class DestinationSide {
   readonly figures: HandoverFigures = { loadMs: 0, resumeMs: 0, memoryBytes: 0, address: "" };
   /** Once it is known. */
   driver: VmDriver | undefined;
+  /** Called when the machine is never to run here: what was made for it goes. */
+  onAbandoned: (() => void) | undefined;
 
   constructor(
     readonly session: Session,
@@ -124,6 +126,8 @@ export class DestinationSide {
       if (await hasEnded(this.#vmProcess)) return;
       this.tell(`what had arrived of the machine could not be ended here: ${error.message}`);
     }
+    // One that is lost has run, and may have written to its disks: they stay.
+    if (this.name === "abandoned") this.onAbandoned?.();
   }
 }
 

@@ -7,13 +7,9 @@ import { closeSync, existsSync, openSync, rmSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { parseMachineConfig } from "../machine-file/mod.ts";
 import { isQemuMachine, parseQemuMachine, qemuDiskPaths } from "../qemu/mod.ts";
+import type { Offer } from "./messages.ts";
 
-export interface OfferedDisk {
-  readonly path: string;
-  readonly sizeBytes: number;
-  /** The name of the file beside it; undefined where none could be made. */
-  readonly marker?: string | undefined;
-}
+export type OfferedDisk = Offer["disks"][number];
 
 const MARKER = /^\.vhu-same-[0-9a-f]{32}$/;
 

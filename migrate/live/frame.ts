@@ -27,6 +27,8 @@ export const FrameType = {
   state: 18,
   /** Bytes of no meaning, to find out how fast the way is. */
   padding: 19,
+  /** A part of a disk that is copied along. */
+  disk: 20,
 } as const;
 
 const FIRST_NUMBERED_TYPE = 16;

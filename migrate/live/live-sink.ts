@@ -12,7 +12,7 @@ import type { SnapshotManifest, SnapshotRegion } from "../snapshot/mod.ts";
 import { CompressionLevel, type CompressSetting } from "./compression-level.ts";
 import { FrameType } from "./frame.ts";
 import { PackPool } from "./pack-pool.ts";
-import { RateLimit } from "./rate-limit.ts";
+import type { RateLimit } from "./rate-limit.ts";
 import { RegionTable, streamOf } from "./region-table.ts";
 import type { Session } from "./session.ts";
 import { encodeStatePiece, type StateKind } from "./state-frame.ts";
@@ -21,7 +21,7 @@ export interface LiveSinkOptions {
   /** Called once the memory's layout is known; memory goes out when its promise is over. */
   readonly prepare: (regions: readonly SnapshotRegion[]) => Promise<void>;
   readonly compress: CompressSetting;
-  readonly bandwidthMaxBytes?: number | undefined;
+  readonly rate: RateLimit;
 }
 
 const ZEROS = new Uint8Array(MAX_SNAPSHOT_FRAME_BYTES);
@@ -55,7 +55,7 @@ export class LiveSink implements VmSink, Disposable {
     const workers = Math.min(streams, availableParallelism(), MAX_SNAPSHOT_WORKERS);
     this.#pool = new PackPool(workers, Math.floor(MAX_LIVE_DELTA_BYTES / streams));
     this.#level = new CompressionLevel(options.compress);
-    this.#rate = new RateLimit(options.bandwidthMaxBytes);
+    this.#rate = options.rate;
   }
 
   get level(): number | undefined {
@@ -122,8 +122,11 @@ export class LiveSink implements VmSink, Disposable {
     this.#later(this.#session.say({ kind: "manifest", manifest: { ...manifest } }));
   }
 
-  /** Says that all was given, and what it comes to. The receiver compares. */
-  async finish(): Promise<void> {
+  /**
+   * Says that all was given, and what it comes to. The receiver compares.
+   * @param diskChunks Of each disk that was copied, its parts.
+   */
+  async finish(diskChunks?: readonly number[]): Promise<void> {
     await this.#prepared;
     await Promise.all(this.#pending);
     if (this.manifest === undefined) throw new UsageError("the manifest was never given");
@@ -131,7 +134,8 @@ export class LiveSink implements VmSink, Disposable {
     const lastSequences = streams.map(({ lastSent }) => lastSent);
     const roots = streams.map(({ sentRoot }) => sentRoot).join("");
     const root = Bun.CryptoHasher.hash("sha256", roots, "hex");
-    await this.#session.say({ kind: "end", lastSequences, root });
+    const copied = diskChunks === undefined ? {} : { diskChunks: [...diskChunks] };
+    await this.#session.say({ kind: "end", lastSequences, root, ...copied });
   }
 
   [Symbol.dispose](): void {

@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { FormatError } from "../../src/errors.ts";
 import {
+  MAX_LIVE_DISKS,
   MAX_LIVE_RETRY_MS,
   MAX_LIVE_STREAMS,
   MAX_MEM_SLOTS,
@@ -57,7 +58,20 @@ const region = z.looseObject({
   name: text,
 });
 const check = z.object({ name: text, ok: z.boolean(), detail: text });
-const disk = z.object({ path: text, sizeBytes: count, marker: text.optional() });
+/** With `copy`, what a copy of it would be, for a receiver that does not have it. */
+const disk = z.object({
+  path: text,
+  sizeBytes: count,
+  marker: text.optional(),
+  copy: z
+    .object({
+      format: z.enum(["raw", "qcow2"]),
+      virtualBytes: count,
+      usedBytes: count,
+      readOnly: z.boolean(),
+    })
+    .optional(),
+});
 
 /** The messages of a session, in the order in which they come. */
 export const liveMessage = z.discriminatedUnion("kind", [
@@ -72,11 +86,21 @@ export const liveMessage = z.discriminatedUnion("kind", [
     runState: z.enum(["running", "suspended"]),
     memoryBytes: count,
     machine: z.record(z.string(), z.unknown()),
-    disks: z.array(disk).max(256),
+    disks: z.array(disk).max(MAX_LIVE_DISKS),
     checkOnly: z.boolean(),
   }),
   /** Receiver: what it found; bytes that it took for the measurement of the link. */
-  z.object({ kind: z.literal("checked"), host: text, checks: z.array(check).max(1024), ok: z.boolean() }),
+  z.object({
+    kind: z.literal("checked"),
+    host: text,
+    checks: z.array(check).max(1024),
+    ok: z.boolean(),
+    /** Paths of the disks that it does not have, and would take: chunks of disks count them in this order. */
+    copies: z.array(text).max(MAX_LIVE_DISKS).optional(),
+  }),
+  /** Where disks are copied. Sender: make their images. Receiver: parts of them may come. */
+  z.object({ kind: z.literal("prepare-disks") }),
+  z.object({ kind: z.literal("disks-prepared") }),
   /** Sender: begin to build the machine. Receiver: memory may come. */
   z.object({
     kind: z.literal("prepare"),
@@ -90,7 +114,13 @@ export const liveMessage = z.discriminatedUnion("kind", [
   /** Sender: the machine stands still from here on. */
   z.object({ kind: z.literal("manifest"), manifest: z.record(z.string(), z.unknown()) }),
   /** Sender: all was sent: the last frame of each data stream, and the root over all of them. */
-  z.object({ kind: z.literal("end"), lastSequences: z.array(count).max(MAX_LIVE_STREAMS), root: hex(32) }),
+  z.object({
+    kind: z.literal("end"),
+    lastSequences: z.array(count).max(MAX_LIVE_STREAMS),
+    root: hex(32),
+    /** Of each disk that was copied: its parts. */
+    diskChunks: z.array(count).max(MAX_LIVE_DISKS).optional(),
+  }),
   /** Receiver: all is here, checked and loaded. The machine does not run yet. */
   z.object({ kind: z.literal("loaded"), loadMs: z.number(), memoryBytes: count }),
   /** Sender: it will never run here again; or it stays here. */

@@ -1,13 +1,17 @@
-import { PeerError, StateError } from "../../src/errors.ts";
+import { FormatError, PeerError, StateError } from "../../src/errors.ts";
 import type { Logger } from "../../src/logger.ts";
 import { parseMachineConfig } from "../machine-file/mod.ts";
 import { OPERATION_VARIABLE, Operation, type OperationsLog } from "../operations/mod.ts";
 import { GuestMemory } from "../ram/mod.ts";
+import type { SnapshotRegion } from "../snapshot/mod.ts";
+import type { ImageOutline } from "../storage/mod.ts";
 import { type Arrival, addressOf, startArrival } from "./arrival.ts";
-import { type ArrivalPolicy, checkArrival } from "./arrival-policy.ts";
+import { type ArrivalPolicy, checkArrival, planArrivingDisks } from "./arrival-policy.ts";
 import type { ArrivalRoom, HeldPlace, PlaceWish } from "./arrival-room.ts";
+import { ArrivingDisks } from "./arriving-disks.ts";
 import { DestinationSide } from "./destination-side.ts";
 import { diskPathsOf } from "./disk-markers.ts";
+import { FrameType } from "./frame.ts";
 import { hostFacts } from "./host-facts.ts";
 import type { Offer } from "./messages.ts";
 import { offeredManifest } from "./offered-machine.ts";
@@ -43,6 +47,9 @@ export interface ReceiveReport {
   readonly totalMs: number;
 }
 
+/** With the images that have to be made for it here. */
+type AcceptedOffer = Offer & { readonly copies: readonly ImageOutline[] };
+
 /**
  * Takes one machine, or refuses it. Undefined after a mere look, or a refusal that the sender was told. Nothing runs before
  * all was checked and the sender has given the machine up; until then whatever fails leaves nothing behind.
@@ -55,14 +62,16 @@ export async function receiveMachine(
   try {
     const offer = await session.expect("offer", signal);
     const checks = checkArrival(offer, options.policy, options.room);
+    const { copies } = planArrivingDisks(offer, options.policy, options.room);
     const ok = checks.every((check) => check.ok);
+    const paths = copies.length === 0 ? {} : { copies: copies.map(({ path }) => path) };
     // At once: two that come together must not both be promised the same.
     using place = ok && !offer.checkOnly ? options.room.hold(wishOf(offer)) : undefined;
-    await session.say({ kind: "checked", host: hostFacts().host, checks, ok });
+    await session.say({ kind: "checked", host: hostFacts().host, checks, ok, ...paths });
     for (const { name, detail } of checks.filter((check) => !check.ok)) {
       options.logger.warn(`${offer.name} from ${offer.host} is refused: ${name}: ${detail}`);
     }
-    if (place !== undefined) return await take(session, offer, { ...options, place }, signal);
+    if (place !== undefined) return await take(session, { ...offer, copies }, { ...options, place }, signal);
     await untilClosed(session, signal);
     return undefined;
   } catch (error) {
@@ -87,32 +96,38 @@ async function untilClosed(session: Session, signal: AbortSignal): Promise<void>
 
 async function take(
   session: Session,
-  offer: Offer,
+  offer: AcceptedOffer,
   options: ReceiveOptions & { readonly place: HeldPlace },
   signal: AbortSignal,
 ): Promise<ReceiveReport> {
   const startMs = performance.now();
   const { policy, logger, place } = options;
-  const { memoryMap } = await session.expect("prepare", signal);
-  requireRoom(
-    memoryMap.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
-    offer,
-    policy,
-  );
+  // Where disks are copied, their files are made before the memory's layout comes.
+  const hasDisks = offer.copies.length > 0;
+  const early = hasDisks ? undefined : await expectMemory(session, offer, policy, signal);
+  if (hasDisks) await session.expect("prepare-disks", signal);
   using operation = beginOperation(session, offer, options);
+  const side = new DestinationSide(session, operation, (line) => logger.error(`${offer.name}: ${line}`));
+  using disks = new ArrivingDisks(offer.copies, session.identity.streams, (identity) =>
+    operation.phase(operation.record.phase, { images: [identity] }),
+  );
+  side.onAbandoned = () => disks.remove();
+  const tell = (doneBytes: number) => options.onProgress?.({ name: offer.name, doneBytes });
+  const memoryMap =
+    early ?? (await untilLoaded(side, () => takeDisks(session, disks, offer, policy, signal, tell)));
   using memory = GuestMemory.create(memoryMap);
   using received = new ReceivedMachine(session, memoryMap, (id) => memory.fd(id), place.takeState);
   session.onData = (frame) => {
-    received.take(frame);
+    if (frame.type === FrameType.disk) disks.take(frame);
+    else received.take(frame);
     place.arrivedBytes = received.memoryBytes;
-    options.onProgress?.({ name: offer.name, doneBytes: received.memoryBytes });
+    tell(disks.receivedBytes + received.memoryBytes);
     return undefined;
   };
-  const side = new DestinationSide(session, operation, (line) => logger.error(`${offer.name}: ${line}`));
   using arrival = await untilLoaded(side, (fail) => {
     const starting = withVariable(operation, () => startArrival(offer, memoryMap, memory, policy, signal));
     starting.catch(fail);
-    const loading = load(side, received, starting, offer, signal);
+    const loading = load(side, { received, disks }, starting, offer, signal);
     // What was started ends with a load that failed.
     loading.catch(() => starting.then((arrival) => arrival[Symbol.dispose]()).catch(() => {}));
     return loading;
@@ -141,7 +156,7 @@ async function take(
 /** Ends with a machine that is complete, and would stay if this process died. */
 async function load(
   side: DestinationSide,
-  received: ReceivedMachine,
+  { received, disks }: { readonly received: ReceivedMachine; readonly disks: ArrivingDisks },
   starting: Promise<Arrival>,
   offer: Offer,
   signal: AbortSignal,
@@ -149,14 +164,18 @@ async function load(
   const { session, operation } = side;
   await session.say({ kind: "prepared" });
   const manifest = offeredManifest(offer, (await session.expect("manifest", signal)).manifest);
-  const { lastSequences, root } = await session.expect("end", signal);
+  const { lastSequences, root, diskChunks = [] } = await session.expect("end", signal);
   await session.received(lastSequences, signal);
   const endMs = performance.now();
+  disks.complete(diskChunks);
+  const durable = disks.sync();
+  durable.catch(() => {});
   const arrival = await starting;
   side.driver = arrival.driver;
   operation.started(offer.type, arrival.pid);
   operation.phase(side.name, { runsAt: arrival.address });
   await arrival.driver.prepareLoad(received.source(manifest, root), { signal });
+  await durable;
   // From here on it stays, whoever dies, until it is known who runs it.
   await arrival.driver.leavePrepared();
   arrival.release();
@@ -183,10 +202,10 @@ function withVariable<T>({ id }: Operation, start: () => T): T {
 }
 
 /** Whatever fails in here, nothing of the machine stays here. */
-async function untilLoaded(
+async function untilLoaded<T>(
   side: DestinationSide,
-  load: (fail: (error: unknown) => void) => Promise<Arrival>,
-): Promise<Arrival> {
+  load: (fail: (error: unknown) => void) => Promise<T>,
+): Promise<T> {
   const failure = Promise.withResolvers<never>();
   const loading = load(failure.reject);
   try {
@@ -213,6 +232,42 @@ async function handOver(side: DestinationSide): Promise<void> {
     );
   }
   if (side.name !== "running") throw new StateError("the machine was dropped here: it goes on at the sender");
+}
+
+/** Makes the images and takes what comes of them, until the memory's layout comes: from then on both come. */
+async function takeDisks(
+  session: Session,
+  disks: ArrivingDisks,
+  offer: Offer,
+  policy: ArrivalPolicy,
+  signal: AbortSignal,
+  tell: (doneBytes: number) => void,
+): Promise<readonly SnapshotRegion[]> {
+  disks.create();
+  session.onData = (frame) => {
+    if (frame.type !== FrameType.disk)
+      throw new FormatError("memory came before its layout", `stream ${frame.stream}`);
+    disks.take(frame);
+    tell(disks.receivedBytes);
+    return undefined;
+  };
+  await session.say({ kind: "disks-prepared" });
+  const memoryMap = await expectMemory(session, offer, policy, signal);
+  // What has come is on its way to the disk while the memory comes.
+  disks.syncLater();
+  return memoryMap;
+}
+
+async function expectMemory(
+  session: Session,
+  offer: Offer,
+  policy: ArrivalPolicy,
+  signal: AbortSignal,
+): Promise<readonly SnapshotRegion[]> {
+  const { memoryMap } = await session.expect("prepare", signal);
+  const totalBytes = memoryMap.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+  requireRoom(totalBytes, offer, policy);
+  return memoryMap;
 }
 
 /** What comes is what was offered and looked at. A native machine maps all that its description says. @throws PeerError */

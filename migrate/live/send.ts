@@ -5,12 +5,15 @@ import { isQemuMachine } from "../qemu/mod.ts";
 import type { SnapshotRegion } from "../snapshot/mod.ts";
 import type { CompressSetting } from "./compression-level.ts";
 import { DiskMarkers, diskPathsOf } from "./disk-markers.ts";
+import { DiskSender, type SentDisk } from "./disk-sender.ts";
 import { expectedMove } from "./expected-move.ts";
 import { hostFacts } from "./host-facts.ts";
 import { LiveSink } from "./live-sink.ts";
 import { measureLink } from "./measure-link.ts";
 import type { LiveMessage, Offer } from "./messages.ts";
+import { type CopiedDisk, OfferedStorage } from "./offered-storage.ts";
 import { type OpenSessionOptions, openSession } from "./open-session.ts";
+import { RateLimit } from "./rate-limit.ts";
 import type { SendProgress } from "./send-meter.ts";
 import { SendWatch } from "./send-watch.ts";
 import type { Session } from "./session.ts";
@@ -21,6 +24,8 @@ export interface SendOptions extends OpenSessionOptions {
   readonly bandwidthMaxBytes?: number | undefined;
   readonly downtimeMaxMs?: number | undefined;
   readonly throttle?: PrecopyOptions["throttle"];
+  /** Copy the disks that the other side does not have. */
+  readonly copyStorage?: boolean | undefined;
   /** The log gets each step before it is taken. */
   readonly operation: Operation;
   /** What the user must know. */
@@ -39,7 +44,9 @@ export interface Preflight {
   readonly bytesPerSecond: number | undefined;
   readonly roundTripMs: number | undefined;
   readonly memoryBytes: number;
-  /** Of it, what is in use as far as the source's host can see. */
+  /** The disks that are to be copied. */
+  readonly copies: readonly CopiedDisk[];
+  /** Of the memory, what is in use as far as the source's host can see. */
   readonly inUseBytes: number;
   /** How fast the machine changes its memory, where that is known before. */
   readonly dirtyBytesPerSecond: number | undefined;
@@ -64,21 +71,24 @@ export interface SendReport {
   readonly loadMs: number;
   readonly resumeMs: number;
   readonly totalMs: number;
+  /** Those that were copied. */
+  readonly disks: readonly SentDisk[];
 }
 
 /** Looks at both sides, and moves nothing. */
 export async function checkSend(
   driver: VmDriver,
-  options: OpenSessionOptions & { readonly downtimeMaxMs?: number | undefined },
+  options: OpenSessionOptions & Pick<SendOptions, "downtimeMaxMs" | "copyStorage">,
 ): Promise<Preflight> {
   const description = await describe(driver);
   const own = await driver.preflight();
+  const storage = await storageOf(driver, options);
   const dirtyRate = dirtyRateOf(driver, description, CHECK_RATE_MS);
   using markers = new DiskMarkers(diskPathsOf(description.machine));
   using session = await openSession(options);
   const preflight = await preflightWith(
     session,
-    { description, own, markers, dirtyRate, checkOnly: true },
+    { description, own, storage, markers, dirtyRate, checkOnly: true },
     options,
   );
   session.finish();
@@ -99,10 +109,11 @@ export async function sendMachine(driver: VmDriver, options: SendOptions): Promi
   try {
     const description = await describe(driver);
     const own = await driver.preflight();
+    const storage = await storageOf(driver, options);
     const dirtyRate = dirtyRateOf(driver, description, SEND_RATE_MS);
     const markers = stack.use(new DiskMarkers(diskPathsOf(description.machine)));
     session = stack.use(await openSession(options));
-    const found = { description, own, markers, dirtyRate, checkOnly: false };
+    const found = { description, own, storage, markers, dirtyRate, checkOnly: false };
     const preflight = await preflightWith(session, found, options);
     options.onPreflight?.(preflight);
     requireGood(preflight);
@@ -134,14 +145,23 @@ async function describe(driver: VmDriver): Promise<WholeMachine> {
 interface Found {
   readonly description: WholeMachine;
   readonly own: readonly PreflightCheck[];
+  /** Where disks may be copied. */
+  readonly storage: OfferedStorage | undefined;
   readonly markers: DiskMarkers;
   readonly dirtyRate: Promise<number | undefined>;
   readonly checkOnly: boolean;
 }
 
+async function storageOf(
+  driver: VmDriver,
+  { copyStorage }: Pick<SendOptions, "copyStorage">,
+): Promise<OfferedStorage | undefined> {
+  return copyStorage ? new OfferedStorage((await driver.disks?.()) ?? []) : undefined;
+}
+
 async function preflightWith(
   session: Session,
-  { description, own, markers: { disks }, dirtyRate, checkOnly }: Found,
+  { description, own, storage, markers: { disks }, dirtyRate, checkOnly }: Found,
   { signal, downtimeMaxMs }: Pick<SendOptions, "signal" | "downtimeMaxMs">,
 ): Promise<Preflight> {
   const { name, runState, memoryBytes, machine, residentBytes: inUseBytes = memoryBytes } = description;
@@ -149,22 +169,25 @@ async function preflightWith(
   const offer: Offer = {
     ...{ kind: "offer", ...hostFacts(), name, type, runState, memoryBytes },
     machine: { ...machine },
-    disks: disks.map((disk) => ({ ...disk })),
+    disks: disks.map((disk) => ({ ...disk, copy: storage?.copyOf(disk.path) })),
     checkOnly,
   };
   await session.say(offer);
-  const { checks, ok } = await session.expect("checked", signal);
+  const { checks, ok, copies: paths = [] } = await session.expect("checked", signal);
+  const here = [...own, ...(storage?.checks ?? []), ...(storage?.checksOf(paths) ?? [])];
+  const copies = storage?.copiesOf(paths) ?? [];
   const all = [
-    ...own.map((check) => ({ ...check, side: "source" as const })),
+    ...here.map((check) => ({ ...check, side: "source" as const })),
     ...checks.map((check) => ({ ...check, side: "destination" as const })),
   ];
-  const isGood = ok && own.every((check) => check.ok);
+  const isGood = ok && here.every((check) => check.ok);
   const link = isGood ? await measureLink(session) : undefined;
   const dirtyBytesPerSecond = await dirtyRate;
   const facts = { inUseBytes, dirtyBytesPerSecond };
-  const expected = link === undefined ? undefined : expectedMove({ ...facts, ...link, downtimeMaxMs });
+  const toBring = { ...facts, inUseBytes: inUseBytes + usedBytes(copies) };
+  const expected = link === undefined ? undefined : expectedMove({ ...toBring, ...link, downtimeMaxMs });
   return {
-    ...{ name, ok: isGood, checks: all, memoryBytes, ...facts },
+    ...{ name, ok: isGood, checks: all, memoryBytes, copies, ...facts },
     bytesPerSecond: link?.bytesPerSecond,
     roundTripMs: link?.roundTripMs,
     expectedMs: expected?.expectedMs,
@@ -200,16 +223,26 @@ async function move(
   startMs: number,
 ): Promise<SendReport> {
   const signal = AbortSignal.any([session.signal, ...(options.signal === undefined ? [] : [options.signal])]);
-  const { name, memoryBytes } = preflight;
+  const { name, memoryBytes, copies } = preflight;
+  const rate = new RateLimit(options.bandwidthMaxBytes);
   using sink = new LiveSink(session, {
-    ...options,
+    ...{ compress: options.compress, rate },
     prepare: (memoryMap) => prepare(session, memoryMap, signal),
   });
-  const watch = new SendWatch(session, sink, preflight, options);
+  const disks =
+    copies.length === 0
+      ? undefined
+      : new DiskSender(session, {
+          ...{ paths: copies.map(({ path }) => path), rate, compress: options.compress },
+          onGiven: () => watch.tellDisks(usedBytes(copies)),
+        });
+  const watch = new SendWatch(session, sink, preflight, options, disks);
   const side = new SourceSide(driver, session, options.operation, options.onLine);
   const loaded = await untilLoaded(side, async () => {
-    await driver.startPrecopy(sink, { ...options, signal, ...watch.listeners });
-    await sink.finish();
+    if (disks !== undefined) await prepareDisks(session, options.operation, signal);
+    const copyDisks = disks && { paths: copies.map(({ path }) => path), sink: disks };
+    await driver.startPrecopy(sink, { ...options, signal, ...watch.listeners, copyDisks });
+    await sink.finish(disks?.disks.map(({ chunks }) => chunks));
     await side.give({ type: "sent" });
     watch.tell("loading", memoryBytes, memoryBytes);
     return session.expect("loaded", signal);
@@ -230,6 +263,7 @@ async function move(
       passes: watch.passes,
       reconnections,
     },
+    disks: disks?.disks ?? [],
     ...{ downtimeMs: runningMs - watch.stoppedMs, loadMs: loaded.loadMs, resumeMs, totalMs: endMs - startMs },
   };
 }
@@ -266,6 +300,17 @@ async function handOver(side: SourceSide, loaded: LiveMessage) {
   }
   if (last.kind === "running") return last;
   throw new StateError("the other side has dropped the machine: it goes on here");
+}
+
+/** The other side makes the images. From here on the machine may be left with the means of copying, if vhu is killed. */
+async function prepareDisks(session: Session, operation: Operation, signal: AbortSignal): Promise<void> {
+  operation.phase(operation.record.phase, { copiesDisks: true });
+  await session.say({ kind: "prepare-disks" });
+  await session.expect("disks-prepared", signal);
+}
+
+function usedBytes(copies: readonly CopiedDisk[]): number {
+  return copies.reduce((sum, disk) => sum + disk.usedBytes, 0);
 }
 
 /** The memory's layout; memory may go out when the other side has room for it. */

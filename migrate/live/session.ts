@@ -252,7 +252,7 @@ export class Session implements Disposable {
   #take(number: number, frame: Frame): void {
     const work = (): Promise<void> | undefined => {
       if (frame.type === FrameType.message) return this.#onMessage(frame);
-      if (frame.type !== FrameType.memory && frame.type !== FrameType.state) return undefined;
+      if (!DATA_TYPES.has(frame.type)) return undefined;
       if (this.onData === undefined)
         throw new FormatError("data came before it was asked for", `stream ${number}`);
       return this.onData(frame);
@@ -346,6 +346,9 @@ export class Session implements Disposable {
     for (const resolve of waiting) resolve();
   }
 }
+
+/** Frames that are for whoever takes the machine. */
+const DATA_TYPES: ReadonlySet<number> = new Set([FrameType.memory, FrameType.state, FrameType.disk]);
 
 /** How long the peer may take to hear why it is over. */
 const ABANDON_MS = 2_000;

@@ -1,6 +1,6 @@
 import { PeerError, VhuError } from "../../src/errors.ts";
 import { connectUnix, disposeAll, type Fd } from "../../src/sys/mod.ts";
-import { ControlConnection } from "./control-connection.ts";
+import { ControlConnection } from "../control/mod.ts";
 import { type ControlRequest, controlAnswer } from "./control-protocol.ts";
 
 /** An error that the machine reported: its code and exit status are the machine's. */

@@ -37,6 +37,8 @@ export const controlRequest = z.discriminatedUnion("command", [
     direction: z.enum(["save", "load"]),
   }),
   z.strictObject({ command: z.literal("state-check"), device: z.string() }),
+  /** Of a disk that the machine started. Answer's fd: a control connection to its back-end (migrate/control). */
+  z.strictObject({ command: z.literal("device-control"), device: z.string() }),
   /** Only an incoming machine: its back-ends may be started. */
   z.strictObject({ command: z.literal("expect"), config: z.unknown() }),
   /** Only an incoming machine. Fds: memory, machine state. */

@@ -9,7 +9,7 @@ import {
   UnixListener,
   type UnixSocket,
 } from "../../src/sys/mod.ts";
-import { ControlConnection } from "./control-connection.ts";
+import { ControlConnection } from "../control/mod.ts";
 import { type ControlRequest, controlRequest } from "./control-protocol.ts";
 import type { DirtyReader } from "./dirty-tracking.ts";
 import type { MachineHost } from "./machine-host.ts";
@@ -184,6 +184,8 @@ export class ControlServer implements Disposable {
           .frontend.client.setDeviceStateFd(request.direction, theirs);
         return { result: { ownFd: own !== undefined }, fds: own === undefined ? [] : [own] };
       }
+      case "device-control":
+        return { fds: [host.machine.device(request.device).openControl().fd] };
       case "state-check":
         host.machine
           .device(request.device)

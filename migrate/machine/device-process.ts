@@ -1,5 +1,6 @@
 import { PeerError } from "../../src/errors.ts";
 import { connectUnix, UnixSocket } from "../../src/sys/mod.ts";
+import { ControlConnection } from "../control/mod.ts";
 import type { ConsolePortConfig, DeviceConfig } from "../machine-file/mod.ts";
 
 /** Which program serves a device: local policy, never what a file says. */
@@ -16,27 +17,35 @@ export interface DeviceBackend {
   readonly pid: number;
   /** Undefined where the machine did not start it. */
   readonly process: Bun.Subprocess | undefined;
+  /** Of a disk that the machine started: attaches control connections to it. */
+  readonly control: ControlConnection | undefined;
 }
 
 /** Starts or connects to the back-end of a device. @throws PeerError when it is not there */
 export function openBackend(config: DeviceConfig, programs: DevicePrograms): DeviceBackend {
   if (config.socket !== undefined) {
     const socket = connectUnix(config.socket);
-    return { socket, pid: socket.peerCredentials().pid, process: undefined };
+    return { socket, pid: socket.peerCredentials().pid, process: undefined, control: undefined };
   }
   // The child gets its end of a socket pair as fd 3: no name in the file system, and its death is seen at once.
   const [ours, theirs] = UnixSocket.pair();
   using _theirs = theirs;
+  const [control, theirControl] = config.type === "blk" ? UnixSocket.pair() : [];
+  using _theirControl = theirControl;
+  const [words, fds] =
+    theirControl === undefined ? [[], []] : [["--control-fd", "4"], [theirControl.fd.number]];
   try {
     const child = Bun.spawn(
-      [...programs.vhu, "device", "run", ...deviceArguments(config), "--fd", "3", "--once"],
+      [...programs.vhu, "device", "run", ...deviceArguments(config), "--fd", "3", ...words, "--once"],
       {
-        stdio: ["ignore", "ignore", "inherit", theirs.fd.number],
+        stdio: ["ignore", "ignore", "inherit", theirs.fd.number, ...fds],
       },
     );
-    return { socket: ours, pid: child.pid, process: child };
+    const connection = control && new ControlConnection(control, `the back-end of ${config.name}`);
+    return { socket: ours, pid: child.pid, process: child, control: connection };
   } catch (cause) {
     ours[Symbol.dispose]();
+    control?.[Symbol.dispose]();
     throw new PeerError(`cannot start the back-end of ${config.name}: ${(cause as Error).message}`, {
       cause,
     });

@@ -1,7 +1,7 @@
-import { PeerError } from "../../src/errors.ts";
+import { CompatibilityError, PeerError } from "../../src/errors.ts";
 import { baseFeatures, deviceTypes, Interrupt, VhostUserFrontend } from "../../src/frontend/mod.ts";
 import { DEFAULT_DRAIN_TIMEOUT_MS } from "../../src/limits.ts";
-import { Deadline, type EventLoop, executableOf, POLL } from "../../src/sys/mod.ts";
+import { Deadline, type EventLoop, executableOf, POLL, UnixSocket } from "../../src/sys/mod.ts";
 import { virtioFeature } from "../../src/wire/mod.ts";
 import type { DeviceConfig } from "../machine-file/mod.ts";
 import { type DeviceBackend, type DevicePrograms, openBackend } from "./device-process.ts";
@@ -105,7 +105,29 @@ export class MachineDevice implements Disposable {
     this.frontend[Symbol.dispose]();
     for (const queue of this.queues) queue[Symbol.dispose]();
     this.interrupt[Symbol.dispose]();
+    this.backend.control?.[Symbol.dispose]();
     this.backend.process?.kill("SIGTERM");
+  }
+
+  /**
+   * A new control connection to the back-end of a disk that the machine started; the caller's.
+   * @throws CompatibilityError for any other
+   */
+  openControl(): UnixSocket {
+    const { control } = this.backend;
+    if (control === undefined) {
+      const { name, type } = this.config;
+      throw new CompatibilityError(
+        `${name} (${type}) is no disk that this machine has started the back-end of`,
+      );
+    }
+    const [ours, theirs] = UnixSocket.pair();
+    using _theirs = theirs;
+    using stack = new DisposableStack();
+    stack.use(ours);
+    control.send({ command: "attach" }, [theirs.fd]);
+    stack.move();
+    return ours;
   }
 
   /** The first answer comes when the back-end's process is up, which on a busy host takes seconds. */

@@ -1,7 +1,9 @@
 import { CompatibilityError, PeerError, VhuError } from "../../src/errors.ts";
 import { PageSet } from "../../src/memory/mod.ts";
-import { disposeAll, type Fd, Mapping } from "../../src/sys/mod.ts";
+import { disposeAll, type Fd, Mapping, UnixSocket } from "../../src/sys/mod.ts";
+import { type CopiedImage, DeviceControlClient, DiskRounds } from "../control/mod.ts";
 import type {
+  MachineDisk,
   MachineOutline,
   MoveOptions,
   PrecopyOptions,
@@ -11,6 +13,7 @@ import type {
   VmSink,
   VmSource,
 } from "../driver.ts";
+import { parseMachineConfig } from "../machine-file/mod.ts";
 import { loadMemory, saveMemory } from "../ram/mod.ts";
 import { MEMORY_PAGE_BYTES, type SnapshotManifest } from "../snapshot/mod.ts";
 import { ControlClient } from "./control-client.ts";
@@ -22,6 +25,7 @@ import {
   machineStatus,
   precopyBegun,
 } from "./control-protocol.ts";
+import { nativeDisks } from "./native-disks.ts";
 import { joined, Precopy, type PrecopySource } from "./precopy.ts";
 import { stateBytes, stateFd } from "./state-memfd.ts";
 import { loadDeviceStates, saveDeviceStates } from "./transfer-states.ts";
@@ -60,6 +64,10 @@ export class MachineDriver implements VmDriver {
   async #config(): Promise<Record<string, unknown>> {
     const { result } = await this.#client.request({ command: "describe" });
     return machineOutline.parse(result).config;
+  }
+
+  async disks(): Promise<readonly MachineDisk[]> {
+    return nativeDisks(parseMachineConfig(await this.#config(), "machine"));
   }
 
   async preflight(): Promise<readonly PreflightCheck[]> {
@@ -159,12 +167,14 @@ export class MachineDriver implements VmDriver {
       );
     }
     this.#wasRunning = (await this.status()).runState === "running";
+    using stack = new DisposableStack();
+    const disks = stack.use(await this.#diskRounds(options));
+    await disks?.first();
     if (!this.#wasRunning) return await this.save(sink, options);
     const { result, fds } = await this.#client.request(
       { command: "precopy-begin", ...baseOf(sink) },
       { signal: options.signal },
     );
-    using stack = new DisposableStack();
     stack.defer(() => disposeAll(fds));
     const { memoryBytes } = precopyBegun.parse(result);
     const [memory, changedFd] = [required(fds[0]), fds[1]];
@@ -172,11 +182,11 @@ export class MachineDriver implements VmDriver {
     const mapping = stack.use(Mapping.ofFd(memory, { sizeBytes: memoryBytes, readOnly: true }));
     try {
       sink.writeMemoryMap([{ id: REGION_ID, guestAddress: 0, sizeBytes: memoryBytes, name: "ram" }]);
-      const passes = new Precopy(this.#precopySource(options), sink, REGION_ID, mapping, options);
+      const passes = new Precopy(this.#precopySource(options), sink, REGION_ID, mapping, options, disks);
       const left = await passes.run(() =>
         saveMemory(sink, REGION_ID, memory, memoryBytes, { ...options, changed, isRunning: true }),
       );
-      return await this.#finishPrecopy(sink, passes, left, options);
+      return await this.#finishPrecopy(sink, passes, left, options, disks);
     } finally {
       await this.#endPrecopy();
     }
@@ -201,6 +211,7 @@ export class MachineDriver implements VmDriver {
     passes: Precopy,
     left: PageSet,
     options: PrecopyOptions,
+    disks: DiskRounds | undefined,
   ): Promise<SnapshotManifest> {
     const { signal } = options;
     options.onStopped?.(Date.now());
@@ -212,15 +223,36 @@ export class MachineDriver implements VmDriver {
     const exported = exportedMachine.parse(result);
     this.#runCount = exported.runCount;
     sink.writeMachineState(stateBytes(required(fds[1])));
-    const devices = await both(
-      passes.last(joined(left, changed)),
+    const [devices] = await all([
       saveDeviceStates(this.#client, sink, exported.devices, options),
-    );
+      passes.last(joined(left, changed)),
+      disks?.last(),
+    ]);
     if (options.goesOn) await this.#client.request({ command: "resume" });
     const { config, memoryBytes } = exported;
     const manifest = { machine: config, devices, memory: { totalBytes: memoryBytes } };
     sink.writeManifest(manifest);
     return manifest;
+  }
+
+  /** Of the disks that are to be copied; undefined where there are none. @throws CompatibilityError, StateError */
+  async #diskRounds(options: PrecopyOptions): Promise<DiskRounds | undefined> {
+    const { copyDisks, signal } = options;
+    if (copyDisks === undefined) return undefined;
+    const disks = await this.disks();
+    using stack = new DisposableStack();
+    const copied: CopiedImage[] = [];
+    for (const [index, path] of copyDisks.paths.entries()) {
+      const disk = disks.find((each) => each.path === path);
+      if (disk === undefined) throw new CompatibilityError(`the machine has no disk ${path}`);
+      const request = { command: "device-control", device: disk.name } as const;
+      const { fds } = await this.#client.request(request, { signal });
+      const client = stack.use(DeviceControlClient.over(new UnixSocket(required(fds[0])), signal));
+      copied.push({ disk: index, client });
+    }
+    const rounds = await DiskRounds.begin(copied, copyDisks.sink, options);
+    stack.move();
+    return rounds;
   }
 
   #precopySource({ signal }: PrecopyOptions): PrecopySource {
@@ -270,9 +302,8 @@ function required(fd: Fd | undefined): Fd {
   return fd;
 }
 
-/** Both to their ends, whatever becomes of one: what they read from must not go away before. */
-async function both<T>(one: Promise<void>, other: Promise<T>): Promise<T> {
-  await Promise.allSettled([one, other]);
-  await one;
-  return await other;
+/** All to their ends, whatever becomes of one: what they read from must not go away before. */
+async function all<T extends readonly unknown[]>(promises: T) {
+  await Promise.allSettled(promises);
+  return await Promise.all(promises);
 }

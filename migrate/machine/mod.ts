@@ -2,7 +2,6 @@
 
 export { BLOCK_BYTES, type BlockContent, readBlock } from "./block-content.ts";
 export { ControlClient } from "./control-client.ts";
-export { ControlConnection } from "./control-connection.ts";
 export { type MachineStatus, machineStatus, verifyReport } from "./control-protocol.ts";
 export { ControlServer } from "./control-server.ts";
 export type { DevicePrograms } from "./device-process.ts";

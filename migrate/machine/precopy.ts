@@ -21,6 +21,14 @@ export interface PrecopySource {
   throttle(percent: number): Promise<void>;
 }
 
+/** Disks that are copied beside the memory. */
+export interface DiskPasses {
+  /** Copies what is known to have changed. Returns the bytes that have changed since. */
+  round(): Promise<number>;
+  /** Whether the rest is small enough to stop the machine for. */
+  readonly isNear: boolean;
+}
+
 /** Passes over a machine's memory while it runs, until the rest is small enough to stop it for. */
 export class Precopy {
   readonly #convergence = new Convergence();
@@ -34,6 +42,7 @@ export class Precopy {
     readonly regionId: number,
     readonly mapping: Mapping,
     readonly options: PrecopyOptions,
+    readonly disks?: DiskPasses | undefined,
   ) {}
 
   /**
@@ -67,9 +76,10 @@ export class Precopy {
     await give();
     await this.#keepBandwidth(sentBytes, startMs);
     const milliseconds = Math.max(performance.now() - startMs, LEAST_MS);
+    const diskBytes = (await this.disks?.round()) ?? 0;
     const dirty = await this.source.takeDirty();
     const dirtyBytes = dirty.size * PAGE_BYTES;
-    const dirtyBytesPerSecond = (dirtyBytes / milliseconds) * 1000;
+    const dirtyBytesPerSecond = (dirtyBytes / (performance.now() - startMs)) * 1000;
     this.#bytesPerMs = sentBytes / milliseconds;
     const { onPass } = this.options;
     onPass?.({
@@ -79,10 +89,12 @@ export class Precopy {
     this.#passNumber += 1;
     if (this.#isNear(dirty)) return dirty;
     const isRising = await this.#slowDown(dirtyBytes, sentBytes);
-    if (!this.#convergence.add(dirtyBytes, isRising)) {
+    const remainingBytes = dirtyBytes + diskBytes;
+    if (!this.#convergence.add(remainingBytes, isRising)) {
       throw new NotConvergingError({
         passes: this.#passNumber,
-        remainingBytes: dirtyBytes,
+        remainingBytes,
+        diskBytes,
         dirtyBytesPerSecond,
       });
     }
@@ -94,6 +106,7 @@ export class Precopy {
    * and zeros included, tells nothing of how fast what changes is given.
    */
   #isNear(dirty: PageSet): boolean {
+    if (this.disks?.isNear === false) return false;
     const dirtyBytes = dirty.size * PAGE_BYTES;
     const isMeasured = this.#passNumber > 1 || dirtyBytes <= LITTLE_BYTES;
     return (

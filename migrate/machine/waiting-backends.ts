@@ -23,8 +23,9 @@ export class WaitingBackends implements Disposable {
 
   /** Ends those that nobody took. */
   [Symbol.dispose](): void {
-    for (const { socket, process } of this.#backends.values()) {
+    for (const { socket, process, control } of this.#backends.values()) {
       socket[Symbol.dispose]();
+      control?.[Symbol.dispose]();
       process?.kill("SIGTERM");
     }
     this.#backends.clear();

@@ -11,6 +11,10 @@ export type RecoveryAction =
   | { readonly do: "remove-leftovers"; readonly path: string }
   /** Removes a socket file that nobody listens at. */
   | { readonly do: "remove-socket"; readonly path: string }
+  /** Removes an image that was made for a machine which never ran on it, if it is this very file. */
+  | { readonly do: "remove-image"; readonly path: string; readonly device: string; readonly inode: string }
+  /** Ends what copied the disks of the machine at this address. */
+  | { readonly do: "drop-disk-copies"; readonly address: string }
   /** Brings the machine at this address back: it runs again, unless told otherwise. */
   | { readonly do: "resume-machine"; readonly address: string; readonly to?: "running" | "suspended" }
   /** What was written to the overlays of a save goes back into the disks' files, and the overlays go away. */

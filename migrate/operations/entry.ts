@@ -25,6 +25,10 @@ const facts = z.object({
   overlays: z
     .array(z.object({ path: z.string(), base: z.string(), node: z.string(), baseNode: z.string() }))
     .optional(),
+  /** A send that copies disks: the machine may be left with the means of it. */
+  copiesDisks: z.boolean().optional(),
+  /** Disks that a receive makes: which files they are. */
+  images: z.array(z.object({ path: z.string(), device: z.string(), inode: z.string() })).optional(),
   /** The root of a snapshot that is whole, under its name, and on disk. */
   root: z.string().optional(),
   /** What a hand-over between hosts has made durable; migrate/live knows its form. */

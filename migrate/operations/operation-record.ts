@@ -49,7 +49,7 @@ export function withEntry(record: OperationRecord, entry: OperationEntry): Opera
   }
 }
 
-const LISTS = ["started", "sockets", "overlays"] as const;
+const LISTS = ["started", "sockets", "overlays", "images"] as const;
 
 function added(earlier: OperationFacts, later: OperationFacts): OperationFacts {
   const lists = LISTS.flatMap((name) => {

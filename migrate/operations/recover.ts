@@ -1,6 +1,7 @@
 import { PeerError, UsageError } from "../../src/errors.ts";
 import { Deadline, isRunning, type ProcessIdentity, signalProcess, UnixListener } from "../../src/sys/mod.ts";
 import { removeLeftovers } from "../snapshot/mod.ts";
+import { removeImage } from "../storage/mod.ts";
 import type { Assessment, RecoveryAction } from "./assessment.ts";
 import type { OperationFacts } from "./entry.ts";
 import type { Operation } from "./operation.ts";
@@ -15,6 +16,8 @@ export interface RecoverOptions {
     address: string,
     overlays: NonNullable<OperationFacts["overlays"]>,
   ) => Promise<void>;
+  /** Ends what a copy of its disks has left there. */
+  readonly dropDiskCopies: (address: string) => Promise<void>;
   /** Called before each action. */
   readonly onAction?: ((text: string) => void) | undefined;
 }
@@ -43,6 +46,10 @@ export function describeAction(action: RecoveryAction): string {
       return `remove what a killed writer left beside ${action.path}`;
     case "remove-socket":
       return `remove the socket ${action.path}`;
+    case "remove-image":
+      return `remove the image ${action.path}, which is not whole`;
+    case "drop-disk-copies":
+      return `end what copied the disks of ${action.address}`;
     case "resume-machine":
       return action.to === "suspended"
         ? `let ${action.address} be paused, as it was before`
@@ -54,7 +61,7 @@ export function describeAction(action: RecoveryAction): string {
 
 async function perform(
   action: Exclude<RecoveryAction, { do: "record" }>,
-  { resumeMachine, takeBackOverlays }: RecoverOptions,
+  { resumeMachine, takeBackOverlays, dropDiskCopies }: RecoverOptions,
 ): Promise<void> {
   switch (action.do) {
     case "end-process":
@@ -63,6 +70,10 @@ async function perform(
       return removeLeftovers(action.path);
     case "remove-socket":
       return removeSocket(action.path);
+    case "remove-image":
+      return removeImage(action);
+    case "drop-disk-copies":
+      return dropDiskCopies(action.address);
     case "resume-machine":
       return resumeMachine(action.address, action.to ?? "running");
     case "take-back-overlays":

@@ -1,11 +1,12 @@
 /**
- * Fuzz target of a live migration's parsers: damaged frames, messages, windows of memory and pieces of states, with and
- * without their checksums mended.
+ * Fuzz target of a live migration's parsers: damaged frames, messages, windows of memory, parts of disks and pieces of states,
+ * with and without their checksums mended.
  *
  * `bun test/fuzz/live.ts [SEED [ITERATIONS]]` runs it on its own; what it finds goes into corpus/live.
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { decodeDiskChunk } from "../../migrate/live/disk-chunk.ts";
 import { FrameDecoder, FrameType } from "../../migrate/live/frame.ts";
 import { decodeWindow } from "../../migrate/live/memory-window.ts";
 import {
@@ -66,6 +67,7 @@ function readNumbered(type: number, payload: Uint8Array): void {
   if (type === FrameType.message) decodeMessage(liveMessage, payload, "message");
   else if (type === FrameType.memory) decodeWindow(payload);
   else if (type === FrameType.state) decodeStatePiece(payload);
+  else if (type === FrameType.disk) decodeDiskChunk(payload);
 }
 
 /** Mends the checksum of each frame, as far as they can be walked. */

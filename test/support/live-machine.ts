@@ -31,6 +31,8 @@ export interface LiveMachineOptions {
   readonly memoryMib?: number;
   /** Milliseconds between batches of writes. */
   readonly pauseMs?: number;
+  /** Its disks are on host a alone: the one that the workload writes to, and a sparse one of this size with some data. */
+  readonly ownDiskMib?: number;
 }
 
 /** A native machine under load, whose files both hosts have. */
@@ -41,13 +43,24 @@ export class LiveMachine implements AsyncDisposable {
 
   private constructor(
     readonly hosts: LiveHosts,
-    { name = "m", memoryMib = 64, pauseMs = 1 }: LiveMachineOptions,
+    { name = "m", memoryMib = 64, pauseMs = 1, ownDiskMib }: LiveMachineOptions,
   ) {
     this.name = name;
     this.host = hosts.a;
     const file = (end: string) => join(hosts.folder, `${name}.${end}`);
-    writeFileSync(file("img"), "");
-    truncateSync(file("img"), BLOCKS * 4096);
+    const isOwn = ownDiskMib !== undefined;
+    const image = isOwn ? join(hosts.folder, "run", `${name}.img`) : file("img");
+    const realImage = isOwn ? hosts.a.path(`${name}.img`) : image;
+    writeFileSync(realImage, "");
+    truncateSync(realImage, BLOCKS * 4096);
+    const more = isOwn
+      ? `[[device]]
+name = "disk1"
+type = "blk"
+image = "${join(hosts.folder, "run", `${name}-data.img`)}"
+`
+      : "";
+    if (isOwn) writeSparse(hosts.a.path(`${name}-data.img`), ownDiskMib);
     writeFileSync(
       file("toml"),
       `name = "${name}"
@@ -57,8 +70,8 @@ size-mib = ${memoryMib}
 [[device]]
 name = "disk0"
 type = "blk"
-image = "${file("img")}"
-[[device]]
+image = "${image}"
+${more}[[device]]
 name = "console0"
 type = "console"
 file = "${file("console")}"
@@ -175,6 +188,21 @@ pause-ms = ${pauseMs}
     }
     await this.#first?.[Symbol.asyncDispose]();
   }
+}
+
+/** A MiB of data in every eighth, at odd places. */
+function writeSparse(path: string, mib: number): void {
+  writeFileSync(path, "");
+  truncateSync(path, mib << 20);
+  const fd = openSync(path, "r+");
+  const piece = new Uint8Array(1 << 20);
+  for (let at = 0; at + 8 <= mib; at += 8) {
+    for (let from = 0; from < piece.length; from += 65_536) {
+      crypto.getRandomValues(piece.subarray(from, from + 65_536));
+    }
+    writeSync(fd, piece, 0, piece.length, (at << 20) + 4096 * 37);
+  }
+  closeSync(fd);
 }
 
 /** Neither gone nor a zombie. */

@@ -58,7 +58,7 @@ export async function assessHandover(
   const name = handoverStateOf(record);
   const taken = isSource ? assessSource(name, machine, word) : assessDestination(name, machine, word);
   const toldActions = (taken.effects as readonly (SourceEffect | DestinationEffect)[]).flatMap((effect) =>
-    actionsOf(record, address, effect),
+    actionsOf(record, address, effect, taken.state.name),
   );
   // The driver's answer is not waited for by an event: a resume that fails ends the recovery.
   const runs = !isSource && taken.effects.some((effect) => effect.do === "resume");
@@ -118,15 +118,16 @@ function actionsOf(
   record: OperationRecord,
   address: string,
   effect: SourceEffect | DestinationEffect,
+  name: SourceStateName | DestinationStateName,
 ): RecoveryAction[] {
   switch (effect.do) {
     case "record":
-      return [recordAction(effect.state)];
+      return [recordAction(effect.state), ...dropActions(record, address, effect.state)];
     case "resume":
     case "reclaim":
       return [{ do: "resume-machine", address }];
     case "discard":
-      return discardActions(record);
+      return [...discardActions(record), ...imageActions(record, name)];
     default:
       return [];
   }
@@ -134,6 +135,21 @@ function actionsOf(
 
 function recordAction(state: SourceStateName | DestinationStateName): RecoveryAction {
   return { do: "record", phase: state, facts: { handover: { state } } };
+}
+
+/** A machine that was let go may run on with what copied its disks. */
+function dropActions(
+  { facts }: OperationRecord,
+  address: string,
+  state: SourceStateName | DestinationStateName,
+): RecoveryAction[] {
+  return state === "kept" && facts.copiesDisks ? [{ do: "drop-disk-copies", address }] : [];
+}
+
+/** Images of a machine that never ran here. One that is lost may have written to them: they stay. */
+function imageActions({ facts }: OperationRecord, name: string): RecoveryAction[] {
+  if (name !== "abandoned") return [];
+  return (facts.images ?? []).map((image) => ({ do: "remove-image" as const, ...image }));
 }
 
 function discardActions(record: OperationRecord): RecoveryAction[] {

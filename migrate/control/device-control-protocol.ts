@@ -15,12 +15,14 @@ export const deviceControlRequest = z.discriminatedUnion("command", [
   z.strictObject({ command: z.literal("changes") }),
   /** Fd of the answer: the image, for reading. It stands still only while the device is suspended. */
   z.strictObject({ command: z.literal("image") }),
+  /** The parent process's alone. Fd: a connected socket, served from now on as if somebody had connected. No answer. */
+  z.strictObject({ command: z.literal("attach") }),
 ]);
 export type DeviceControlRequest = z.infer<typeof deviceControlRequest>;
 /** Those that are answered with a status. */
 export type DeviceStatusRequest = Exclude<
   DeviceControlRequest,
-  { command: "image" } | { command: "track" } | { command: "changes" }
+  { command: "image" } | { command: "track" } | { command: "changes" } | { command: "attach" }
 >;
 
 export const deviceStatus = z.object({

@@ -1,8 +1,7 @@
 import type { z } from "zod";
-import { ControlConnection } from "../../migrate/mod.ts";
 import { PeerError, VhuError } from "../../src/errors.ts";
-import { connectUnix, disposeAll, type Fd } from "../../src/sys/mod.ts";
-import { parseAddressOf } from "../address.ts";
+import { connectUnix, disposeAll, type Fd, type UnixSocket } from "../../src/sys/mod.ts";
+import { ControlConnection } from "./control-connection.ts";
 import {
   changesAnswer,
   type DeviceControlRequest,
@@ -34,13 +33,17 @@ class DeviceControlError extends VhuError {
 export class DeviceControlClient implements Disposable {
   private constructor(
     readonly connection: ControlConnection,
-    readonly signal: AbortSignal,
+    readonly signal: AbortSignal | undefined,
   ) {}
 
-  /** @param address "device:PATH" @throws UsageError, PeerError when no device listens there */
-  static connect(address: string, signal: AbortSignal): DeviceControlClient {
-    const { path } = parseAddressOf(address, "device", ["device"]);
-    return new DeviceControlClient(new ControlConnection(connectUnix(path), "the device"), signal);
+  /** @throws PeerError when no device listens there */
+  static connect(path: string, signal?: AbortSignal): DeviceControlClient {
+    return DeviceControlClient.over(connectUnix(path), signal);
+  }
+
+  /** Takes a socket that the device serves already. */
+  static over(socket: UnixSocket, signal?: AbortSignal): DeviceControlClient {
+    return new DeviceControlClient(new ControlConnection(socket, "the device"), signal);
   }
 
   /** @throws PeerError, or what the device reports */

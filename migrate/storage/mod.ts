@@ -1,0 +1,8 @@
+/** The content of a machine's disks on its way to a host that does not have them. */
+export {
+  type ImageFormat,
+  type ImageIdentity,
+  type ImageOutline,
+  NewImage,
+  removeImage,
+} from "./new-image.ts";
