@@ -15,7 +15,14 @@ export {
   importDirectory,
   isSnapshotDirectory,
 } from "./directory/mod.ts";
-export { copyImage, copyPath, DiskCopies } from "./disks/mod.ts";
+export {
+  checkDiskCopy,
+  copyImage,
+  copyPath,
+  DiskCopies,
+  type StoredDiskCopy,
+  unsealDiskCopy,
+} from "./disks/mod.ts";
 export type {
   DiskOverlay,
   MachineOutline,

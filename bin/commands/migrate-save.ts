@@ -114,13 +114,8 @@ async function save(
   using base = options.base === undefined ? undefined : await openBase(options.base, options);
   const to = { recipients: options.encryptTo, passphrases: options.passphraseFile?.map(passphraseIn) };
   const isSecret = to.recipients !== undefined || to.passphrases !== undefined;
-  if (isSecret && options.disks === "include") {
-    throw new UsageError(
-      "copies of disks are not encrypted: save with --stop or --disks external, and encrypt them yourself",
-    );
-  }
   const fileKey = isSecret ? await newFileKey(to) : undefined;
-  using copies = target.kind === "file" && !isSecret ? new DiskCopies(target.path) : undefined;
+  using copies = target.kind === "file" ? new DiskCopies(target.path, { isSealed: isSecret }) : undefined;
   using driver = await openDriver(source, {
     type: options.type,
     signal,

@@ -7,11 +7,13 @@ import {
   type VerifyResult,
 } from "../../migrate/snapshot/mod.ts";
 import { about, aboutLater } from "../about.ts";
+import { parseAddressOf } from "../address.ts";
 import { action, addCommand, type CommandContext } from "../command.ts";
 import { addOpeningOptions, type OpeningOptions, openWith } from "../credentials.ts";
 import { formatBytes, formatCount, formatDuration } from "../output/format.ts";
 import { printable } from "../output/printable.ts";
 import { placed } from "../snapshot/problem-text.ts";
+import type { VerifiedCopy } from "../snapshot/verify-copies.ts";
 
 /** As FormatError has it; the damage was listed, so nothing is thrown. */
 const DAMAGED_STATUS = 3;
@@ -26,7 +28,8 @@ export function registerSnapshotVerify(parent: Command): void {
     description: `check every byte of a snapshot against its checksums
 
 Names each damaged part, and the guest memory that it hits. With --deep, all memory and device states are
-decompressed as well, and the index and the page hashes are compared with what the file holds. FILE may be "-" for stdin.`,
+decompressed as well, the index and the page hashes are compared with what the file holds, and copies of disks beside it are
+read. FILE may be "-" for stdin.`,
     examples: [
       ["vhu snapshot verify web.vhu", "is every byte what was written?"],
       ["vhu snapshot verify --deep web.vhu", "and does all of it unpack to what was saved?"],
@@ -44,10 +47,26 @@ decompressed as well, and the index and the page hashes are compared with what t
         const startMs = performance.now();
         using reader = await aboutLater(file, () => openWith(file, options));
         const result = verify(context, reader, options.deep ?? false);
+        const isBeside = options.deep && parseAddressOf(file, "snapshot", ["file", "stdio"]).kind === "file";
+        const copies = result.ok && isBeside ? await copiesOf(context, reader, file) : [];
         const signer = result.ok ? about(file, () => readSigner(reader)) : undefined;
-        return report(context, { signer, file, result, reader, milliseconds: performance.now() - startMs });
+        return report(context, {
+          signer,
+          copies,
+          file,
+          result,
+          reader,
+          milliseconds: performance.now() - startMs,
+        });
       }),
     );
+}
+
+/** Loaded when there are any: what knows QEMU's machines takes longer to load than all the rest. */
+async function copiesOf({ signal }: CommandContext, reader: SnapshotReader, file: string) {
+  if (reader.manifest.machine?.kind !== "qemu") return [];
+  const { verifyCopies } = await import("../snapshot/verify-copies.ts");
+  return await verifyCopies(reader, file, signal);
 }
 
 function verify({ output }: CommandContext, reader: SnapshotReader, deep: boolean): VerifyResult {
@@ -60,12 +79,18 @@ interface Outcome {
   readonly result: VerifyResult;
   readonly reader: SnapshotReader;
   readonly signer: Signer | undefined;
+  readonly copies: readonly VerifiedCopy[];
   readonly milliseconds: number;
 }
 
-function report({ output }: CommandContext, { file, result, reader, signer, milliseconds }: Outcome): number {
+function report(
+  { output }: CommandContext,
+  { file, result, reader, signer, copies, milliseconds }: Outcome,
+): number {
   const sizeBytes = reader.sizeBytes;
-  output.summary({ file, sizeBytes, milliseconds, ...result, ...(signer && { signer }) }, () => {
+  const ok = result.ok && copies.every((copy) => copy.ok);
+  const document = { file, sizeBytes, milliseconds, ...result, ok, ...(signer && { signer }) };
+  output.summary({ ...document, ...(copies.length > 0 && { diskCopies: copies }) }, () => {
     if (!result.ok) {
       const { manifest, memoryMap } = reader;
       const places = result.problems.map((problem) =>
@@ -76,9 +101,18 @@ function report({ output }: CommandContext, { file, result, reader, signer, mill
     }
     const records = formatCount(result.recordCount, "record");
     const what = `${formatBytes(sizeBytes)} in ${records}, ${formatDuration(milliseconds)}`;
-    return [`${file} is whole: ${what}`, `root ${result.root}`, ...signerLines(signer)];
+    return [
+      `${file} is whole: ${what}`,
+      `root ${result.root}`,
+      ...signerLines(signer),
+      ...copies.map((copy) =>
+        printable(
+          `the copy of ${copy.device} ${copy.ok ? "is what it was" : "is not to be used"}: ${copy.message ?? copy.path}`,
+        ),
+      ),
+    ];
   });
-  return result.ok ? 0 : DAMAGED_STATUS;
+  return ok ? 0 : DAMAGED_STATUS;
 }
 
 function signerLines(signer: Signer | undefined): string[] {

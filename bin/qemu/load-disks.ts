@@ -1,12 +1,16 @@
-import { mkdirSync, rmSync } from "node:fs";
+import { mkdirSync, rmSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import {
+  checkDiskCopy,
   copyImage,
   diskSource,
+  type MoveOptions,
   type QemuMachine,
   requireAllowedChain,
   requireAllowedFile,
   requireSameSources,
+  type StoredDiskCopy,
+  unsealDiskCopy,
 } from "../../migrate/mod.ts";
 import { CompatibilityError, PeerError } from "../../src/errors.ts";
 import { O, openFile } from "../../src/sys/mod.ts";
@@ -17,12 +21,21 @@ type QemuDisk = QemuMachine["disks"][number];
 /** A file that is made before the machine starts, and goes away again if that fails. */
 export type DiskStep =
   | { readonly kind: "overlay"; readonly path: string; readonly base: string; readonly format: string }
-  | { readonly kind: "copy"; readonly path: string; readonly from: string; readonly sizeBytes: number };
+  | { readonly kind: "copy"; readonly path: string; readonly from: string; readonly sizeBytes: number }
+  | {
+      readonly kind: "unseal";
+      readonly path: string;
+      readonly from: string;
+      readonly key: string;
+      readonly format: string;
+    };
 
 export interface DiskPlan {
   readonly changes: readonly GivenDisk[];
   readonly steps: readonly DiskStep[];
   readonly notes: readonly string[];
+  /** Copies whose content has to be looked at before anything is started. */
+  readonly copies: readonly { readonly path: string; readonly copy: StoredDiskCopy }[];
 }
 
 export interface LoadDisksOptions {
@@ -65,7 +78,27 @@ export function planDisks(
     changes: [...given, ...changes],
     steps: steps.map(({ step }) => step),
     notes: steps.map(({ disk, step }) => `what the VM writes to ${disk.device} is in ${step.path}`),
+    copies: options.force
+      ? []
+      : sources.flatMap(({ disk: { copy }, path }) => (copy === undefined ? [] : [{ path, copy }])),
   };
+}
+
+/** @throws CompatibilityError, FormatError when a copy is not what it was */
+export async function checkCopies(
+  { copies, steps }: DiskPlan,
+  options: MoveOptions,
+  isDry: boolean | undefined,
+): Promise<void> {
+  for (const { path, copy } of copies) {
+    // What is unsealed is checked on the way.
+    if (!isDry && steps.some((step) => step.kind === "unseal" && step.from === resolve(path))) continue;
+    const total = statSync(path).size;
+    await checkDiskCopy(path, copy, {
+      signal: options.signal,
+      onProgress: (done) => options.onProgress?.({ phase: "disks", done, total }),
+    });
+  }
 }
 
 /** A back-end of vhu's own knows raw images only: it gets a copy. */
@@ -73,6 +106,16 @@ function stepFor(disk: QemuDisk, source: string, id: string, options: LoadDisksO
   const folder = resolve(options.overlay ?? options.runtimeDir ?? dirname(disk.path));
   const name = basename(disk.path).replace(/(?:\.vhu-[0-9a-f]{8}\.(?:qcow2|raw))+$/, "");
   const base = join(folder, `${name}.vhu-${id}`);
+  const key = disk.copy?.key;
+  if (key !== undefined) {
+    return {
+      kind: "unseal",
+      path: `${base}.${disk.format}`,
+      from: resolve(source),
+      key,
+      format: disk.format,
+    };
+  }
   if (disk.backend === undefined) {
     return { kind: "overlay", path: `${base}.qcow2`, base: resolve(source), format: disk.format };
   }
@@ -95,11 +138,14 @@ function requireAllowedStep(
   if (disk.copy === undefined) requireAllowedFile(source, { roots });
   if (overlay === undefined && runtimeDir === undefined) requireAllowedFile(step.path, { roots });
   if (step.kind === "overlay") requireAllowedChain({ path: source, format: step.format }, { roots });
+  if (step.kind === "copy") requireAllowedChain({ path: source, format: disk.format }, { roots });
 }
 
 /** As a person would do it. */
 export function stepCommand(step: DiskStep): string[] {
   if (step.kind === "copy") return ["cp", "--sparse=always", "--reflink=auto", step.from, step.path];
+  // Nobody can but a load.
+  if (step.kind === "unseal") return ["(decrypt)", step.from, step.path];
   return ["qemu-img", "create", "-q", "-f", "qcow2", "-b", step.base, "-F", step.format, step.path];
 }
 
@@ -108,10 +154,16 @@ export class MadeDisks implements Disposable {
   readonly #made: string[] = [];
   #isKept = false;
 
+  private constructor(readonly roots: readonly string[]) {}
+
   /** @throws CompatibilityError without qemu-img, PeerError when it fails, SyscallError */
-  static async make(steps: readonly DiskStep[], signal: AbortSignal): Promise<MadeDisks> {
+  static async make(
+    steps: readonly DiskStep[],
+    roots: readonly string[],
+    signal: AbortSignal,
+  ): Promise<MadeDisks> {
     using stack = new DisposableStack();
-    const made = stack.use(new MadeDisks());
+    const made = stack.use(new MadeDisks(roots));
     for (const step of steps) {
       mkdirSync(dirname(step.path), { recursive: true, mode: 0o700 });
       await made.#make(step, signal);
@@ -131,6 +183,12 @@ export class MadeDisks implements Disposable {
 
   async #make(step: DiskStep, signal: AbortSignal): Promise<void> {
     this.#made.push(step.path);
+    if (step.kind === "unseal") {
+      await unsealDiskCopy(step.from, step.key, step.path, { signal });
+      // Only now it is to be seen what it stands on.
+      requireAllowedChain(step, { roots: this.roots });
+      return;
+    }
     if (step.kind === "copy") {
       using source = openFile(step.from, O.RDONLY);
       using target = openFile(step.path, O.RDWR | O.CREAT | O.EXCL, 0o600);

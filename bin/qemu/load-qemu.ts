@@ -22,7 +22,7 @@ import { shellWords } from "../output/shell-words.ts";
 import { absoluteAddress } from "../with-operation.ts";
 import { cloneNotes } from "./clone-notes.ts";
 import { type GivenDisk, givenProperties } from "./load-changes.ts";
-import { MadeDisks, planDisks, stepCommand } from "./load-disks.ts";
+import { checkCopies, MadeDisks, planDisks, stepCommand } from "./load-disks.ts";
 import { programNotes } from "./program-notes.ts";
 import { inScope } from "./systemd-scope.ts";
 
@@ -77,6 +77,7 @@ export async function loadIntoNewQemu(
     ...cloneNotes(machine, options),
   ];
   const { socketPath } = plan.qemu;
+  await checkCopies(disks, moveOptions, options.dryRun);
   if (options.dryRun) {
     const { args, regions } = shareMemory(plan.qemu.args, reader.memoryMap);
     const qemu = [plan.qemu.program, ...args, ...QemuLaunch.argumentsOf(socketPath, regions.length)];
@@ -98,7 +99,7 @@ export async function loadIntoNewQemu(
       ),
     ],
   });
-  using made = await MadeDisks.make(disks.steps, signal);
+  using made = await MadeDisks.make(disks.steps, roots, signal);
   await using backends = await StartedBackends.start(plan.backends, {
     signal,
     onStarted: (name, pid) => operation?.started(name, pid),

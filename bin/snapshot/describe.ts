@@ -35,7 +35,7 @@ export function describeSnapshot(reader: SnapshotReader) {
     formatVersion,
     header,
     parent: reader.parent,
-    machine: manifest.machine,
+    machine: withoutKeys(manifest.machine),
     devices: manifest.devices.map((device) => describeDevice(reader, device)),
     memory: {
       totalBytes: memoryMap.reduce((sum, region) => sum + region.sizeBytes, 0),
@@ -55,6 +55,15 @@ export function describeSnapshot(reader: SnapshotReader) {
     unknownRecordCount: unknown.length,
     checked: "structure",
   };
+}
+
+/** The keys of sealed disk copies are for a load, and not for a screen. */
+function withoutKeys(machine: SnapshotReader["manifest"]["machine"]): SnapshotReader["manifest"]["machine"] {
+  if (machine?.kind !== "qemu" || !Array.isArray(machine.disks)) return machine;
+  const disks = machine.disks.map((disk: { readonly copy?: { readonly key?: unknown } }) =>
+    disk?.copy?.key === undefined ? disk : { ...disk, copy: { ...disk.copy, key: "(not shown)" } },
+  );
+  return { ...machine, disks };
 }
 
 function describeDevice(reader: SnapshotReader, device: SnapshotDevice) {

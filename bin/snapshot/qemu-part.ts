@@ -30,12 +30,18 @@ export function qemuRows(machine: Json | undefined): QemuRow[] {
         .filter(Boolean)
         .join(", "),
     })),
-    ...objects(machine.disks).map(({ path, format, sizeBytes, readOnly }) => ({
+    ...objects(machine.disks).map(({ path, format, sizeBytes, readOnly, copy, frozen }) => ({
       what: "disk",
       name: text(path),
-      detail: `${text(format)}, ${formatBytes(Number(sizeBytes))}${readOnly === true ? ", read-only" : ""}; not in the snapshot`,
+      detail: `${text(format)}, ${formatBytes(Number(sizeBytes))}${readOnly === true ? ", read-only" : ""}; ${whereIs(copy, frozen)}`,
     })),
   ];
+}
+
+function whereIs(copy: unknown, frozen: unknown): string {
+  const [found] = objects([copy]);
+  if (found === undefined) return frozen === true ? "frozen, not in the snapshot" : "not in the snapshot";
+  return `copied to ${text(found.file)}${found.key === undefined ? "" : ", encrypted"}`;
 }
 
 function objects(value: unknown): Json[] {

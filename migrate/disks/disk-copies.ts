@@ -1,7 +1,9 @@
 import { mkdirSync, readdirSync, rmdirSync, rmSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
-import { O, openFile, syncFile } from "../../src/sys/mod.ts";
+import { O, openFile, sizeOf, syncFile } from "../../src/sys/mod.ts";
 import { type CopyOptions, copyImage } from "./copy-image.ts";
+import { digestImage } from "./digest-image.ts";
+import { SEALED_IMAGE_KEY_BYTES, sealImage } from "./sealed-image.ts";
 
 const ID_DIGITS = 8;
 
@@ -10,6 +12,13 @@ export interface DiskCopy {
   /** Relative to the snapshot's folder. */
   readonly file: string;
   readonly path: string;
+  /** Base64: what it is sealed with, where it is. Nothing else is. */
+  readonly key?: string | undefined;
+}
+
+export interface DiskCopiesOptions {
+  /** The snapshot is encrypted, and its copies are. */
+  readonly isSealed?: boolean | undefined;
 }
 
 /**
@@ -24,11 +33,17 @@ export class DiskCopies implements Disposable {
   #isKept = false;
 
   /** @param snapshot the path that the snapshot will have */
-  constructor(readonly snapshot: string) {
+  constructor(
+    readonly snapshot: string,
+    readonly options: DiskCopiesOptions = {},
+  ) {
     this.folder = `${snapshot}.disks`;
   }
 
-  /** Copies a file or block device as it is, sharing data where the file system can; on disk when it returns. */
+  /**
+   * Copies a file or block device as it is, sharing data where the file system can; or seals it on the way. On disk when it
+   * returns.
+   */
   async add(name: string, path: string, sizeBytes: number, options: CopyOptions = {}): Promise<DiskCopy> {
     mkdirSync(this.folder, { recursive: true, mode: 0o700 });
     const file = `${this.#id}-${name.replace(/[^\w.-]+/g, "_").slice(-100)}`;
@@ -36,9 +51,23 @@ export class DiskCopies implements Disposable {
     using source = openFile(path, O.RDONLY);
     using copy = openFile(target, O.RDWR | O.CREAT | O.EXCL, 0o600);
     this.#made.push(target);
-    await copyImage(source, sizeBytes, copy, options);
+    const key = this.options.isSealed
+      ? crypto.getRandomValues(new Uint8Array(SEALED_IMAGE_KEY_BYTES))
+      : undefined;
+    if (key === undefined) await copyImage(source, sizeBytes, copy, options);
+    else await sealImage(source, sizeBytes, copy, key, options);
     syncFile(copy);
-    return { file: join(basename(this.folder), file), path: target };
+    return {
+      file: join(basename(this.folder), file),
+      path: target,
+      ...(key === undefined ? {} : { key: Buffer.from(key).toString("base64") }),
+    };
+  }
+
+  /** Of a copy that is not sealed. The machine may go on meanwhile. */
+  async digest({ path }: DiskCopy, options: CopyOptions = {}): Promise<string> {
+    using copy = openFile(path, O.RDONLY);
+    return await digestImage(copy, sizeOf(copy), options);
   }
 
   /** The snapshot is whole. What another one of its name had is of no use any more. */

@@ -17,4 +17,5 @@ export { qemuDisks } from "./qemu-disks.ts";
 export { deviceKeys } from "./qemu-options.ts";
 export { isPlacedBelow } from "./real-place.ts";
 export { stateFolder } from "./state-folder.ts";
+export { storageDaemonDisks } from "./storage-daemon-arguments.ts";
 export { TrustedKeys } from "./trusted-keys.ts";

@@ -1,7 +1,9 @@
 import { CompatibilityError } from "../../src/errors.ts";
 import { absolutePath, isAllowedPath, type PathPolicy } from "./allowed-path.ts";
+import type { DiskFile } from "./disk-chain.ts";
 import { formatOptionList, type OptionPair, parseTypedOption } from "./option-list.ts";
 import { listArgument, type RebuiltArgument } from "./qemu-arguments.ts";
+import { qemuDisks, unseenImage } from "./qemu-disks.ts";
 import { LIST_OPTIONS, type ListOption } from "./qemu-options.ts";
 
 export interface StorageDaemonPolicy extends PathPolicy {
@@ -46,8 +48,19 @@ export function storageDaemonArguments(recorded: readonly string[], policy: Stor
     // Where an option is not known, nobody can say whether it has a value: what follows is not looked at.
     if ("isUnknown" in result) break;
   }
+  const unseen = unseenImage(asQemuHasThem(built));
+  if (unseen !== undefined) refusals.push(`--blockdev ${unseen}: its qcow2 is in no file of its own`);
   if (refusals.length === 0) return built;
   throw new CompatibilityError(refusals.join("; "));
+}
+
+/** The files of its disks: what they stand on has to be looked at before it is started. */
+export function storageDaemonDisks(args: readonly string[]): DiskFile[] {
+  return qemuDisks(asQemuHasThem(args));
+}
+
+function asQemuHasThem(args: readonly string[]): string[] {
+  return args.map((word) => (word === "--blockdev" ? "-blockdev" : word));
 }
 
 function splitOnce(word: string): [string, string | undefined] {

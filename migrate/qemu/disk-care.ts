@@ -52,7 +52,7 @@ export function checkDisks(
   if (copied.length > 0 && !canCopy) {
     return check(
       false,
-      "copies of disks go beside the snapshot, and are not encrypted: give a file and not a pipe, without encryption; or --disks external",
+      "copies of disks go beside the snapshot: give a file and not a pipe, or --disks external",
     );
   }
   return check(true, care === "include" ? `will be copied: ${list}` : `will be kept as they are: ${list}`);

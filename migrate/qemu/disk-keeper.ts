@@ -1,4 +1,4 @@
-import type { DiskCopies } from "../disks/mod.ts";
+import type { DiskCopies, DiskCopy } from "../disks/mod.ts";
 import type { DiskOverlay, MoveOptions } from "../driver.ts";
 import { commitOverlay } from "./commit-overlay.ts";
 import { type DiskCare, writableDisks } from "./disk-care.ts";
@@ -27,6 +27,7 @@ export class DiskKeeper {
   readonly #overlays: Overlay[];
   readonly #copied: readonly QemuDisk[];
   readonly #copies: DiskCopies | undefined;
+  readonly #made = new Map<QemuDisk, DiskCopy>();
   #isFrozen = false;
   #isDone = false;
 
@@ -124,6 +125,25 @@ export class DiskKeeper {
     return kept;
   }
 
+  /** The copies are as they stay: the VM may go on. */
+  async digest(disks: readonly QemuDisk[], options: MoveOptions = {}): Promise<QemuDisk[]> {
+    const digested: QemuDisk[] = [];
+    for (const disk of disks) {
+      const made = this.#made.get(disk);
+      if (disk.copy === undefined || made === undefined || made.key !== undefined) {
+        digested.push(disk);
+        continue;
+      }
+      const total = disk.copy.fileBytes;
+      const digest = await (this.#copies as DiskCopies).digest(made, {
+        signal: options.signal,
+        onProgress: (done) => options.onProgress?.({ phase: "disks", done, total }),
+      });
+      digested.push({ ...disk, copy: { ...disk.copy, digest } });
+    }
+    return digested;
+  }
+
   /** The snapshot has what it needs of them. */
   done(): void {
     this.#isDone = true;
@@ -140,12 +160,18 @@ export class DiskKeeper {
     const sizeBytes = disk.fileBytes === undefined || disk.fileBytes === 0 ? disk.sizeBytes : disk.fileBytes;
     const onProgress = (done: number) => options.onProgress?.({ phase: "disks", done, total: sizeBytes });
     const copies = this.#copies as DiskCopies;
-    const { file, path } = await copies.add(disk.backend ?? disk.node ?? disk.device, disk.path, sizeBytes, {
+    const made = await copies.add(disk.backend ?? disk.node ?? disk.device, disk.path, sizeBytes, {
       signal: options.signal,
       onProgress,
     });
-    const { fileBytes, modifiedNs } = fileFacts(path);
-    return { ...disk, copy: { file, fileBytes: fileBytes ?? 0, modifiedNs: modifiedNs ?? "" } };
+    const { file, path, key } = made;
+    const { fileBytes = 0, modifiedNs = "" } = fileFacts(path);
+    const copied = {
+      ...disk,
+      copy: { file, fileBytes, modifiedNs, ...(key === undefined ? {} : { key }) },
+    };
+    this.#made.set(copied, made);
+    return copied;
   }
 }
 

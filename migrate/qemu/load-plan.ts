@@ -1,7 +1,13 @@
 import { isAbsolute, join, resolve } from "node:path";
 import { CompatibilityError } from "../../src/errors.ts";
 import { type BackendCommand, type BackendRecord, isWaiting, requireSocketPath } from "../backends/mod.ts";
-import { backendArguments, type LocalPrograms, recordedRole } from "../policy/mod.ts";
+import {
+  backendArguments,
+  type LocalPrograms,
+  recordedRole,
+  requireAllowedChain,
+  storageDaemonDisks,
+} from "../policy/mod.ts";
 import { changeArguments, type DiskChange, type PropertyChange } from "./change-arguments.ts";
 import { type QemuCommand, qemuCommand } from "./qemu-command.ts";
 import { parseQemuMachine, type QemuMachine } from "./qemu-machine.ts";
@@ -194,6 +200,9 @@ function backendCommand(
     workingFolder,
     relocate: place,
   });
+  if (role === "qemu-storage-daemon") {
+    for (const disk of storageDaemonDisks(args)) requireAllowedChain(disk, { roots, given });
+  }
   return {
     chardev,
     type,

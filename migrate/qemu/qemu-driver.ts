@@ -198,8 +198,9 @@ export class QemuDriver implements VmDriver {
       }
     }, options);
     // As they are now that the VM stands still and has flushed them.
-    const disks = await keeper.keep(machine.workingFolder, machine.backends, options);
+    const kept = await keeper.keep(machine.workingFolder, machine.backends, options);
     if (options.goesOn) this.#closeOutgoing();
+    const disks = await keeper.digest(kept, options);
     await collector.finish();
     writeRest(sink, parsed);
     options.onProgress?.({ phase: "memory", done: collector.totalBytes, total: collector.totalBytes });

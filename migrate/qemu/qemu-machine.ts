@@ -29,8 +29,19 @@ const disk = z.looseObject({
   /** The VM went on over an overlay (`wentOnAt`), so the file is not written any more: a load must not, either. */
   frozen: z.boolean().optional(),
   wentOnAt: z.string().optional(),
-  /** A copy beside the snapshot, and how it was when it was made. */
-  copy: z.looseObject({ file: z.string(), fileBytes: size, modifiedNs: z.string() }).optional(),
+  /** A copy beside the snapshot, and how it was when it was made: its content's digest, or the key that it is sealed with. */
+  copy: z
+    .looseObject({
+      file: z.string(),
+      fileBytes: size,
+      modifiedNs: z.string(),
+      digest: z.string().optional(),
+      key: z
+        .string()
+        .regex(/^[A-Za-z0-9+/]{43}=$/)
+        .optional(),
+    })
+    .optional(),
 });
 
 const machine = z.looseObject({

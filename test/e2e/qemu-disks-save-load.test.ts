@@ -7,6 +7,7 @@ import {
   rmSync,
   statSync,
   truncateSync,
+  utimesSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
@@ -211,9 +212,15 @@ test.skipIf(!peers)(
     const kept = readdirSync(`${file}.disks`);
     expect(kept.length).toBe(2);
     expect(kept).not.toContain(copies[0]!);
+    const secret = join(dir, "passphrase");
+    writeFileSync(secret, "hush\n", { mode: 0o600 });
+    const sealed = ["--passphrase-file", secret];
+    const sealedFile = join(dir, "sealed.vhu");
+    expectDone(await vhu("save", "--disks", "include", ...sealed, `qmp:${source.qmpPath}`, sealedFile));
     const { nonce, count } = await waitForBeats(source, 5);
     await source.stop();
     await blk.end("SIGKILL");
+    await expectSealed(sealedFile, sealed, nonce);
     const before = kept.map((name) => statSync(join(`${file}.disks`, name)).mtimeMs);
     for (const name of ["one", "two"]) {
       const folder = join(dir, name);
@@ -225,13 +232,56 @@ test.skipIf(!peers)(
       expect(countsIn(serial)[0]!.count).toBeLessThan(count);
     }
     expect(kept.map((name) => statSync(join(`${file}.disks`, name)).mtimeMs)).toEqual(before);
-    writeFileSync(join(`${file}.disks`, kept[0]!), "changed");
-    const changed = await vhu("load", "--dry-run", file);
-    expect(changed).toMatchObject({ status: 4 });
-    expect(changed.stderr).toContain(kept[0]!);
+    // One bit, and the same size and time.
+    const copy = join(`${file}.disks`, kept[0]!);
+    expect(await runVhu(["snapshot", "verify", "--deep", file])).toMatchObject({ status: 0 });
+    flip(copy);
+    for (const words of [["--dry-run"], ["--runtime-dir", join(dir, "three")]]) {
+      const changed = await vhu("load", ...words, file);
+      expect(changed).toMatchObject({ status: 4 });
+      expect(changed.stderr).toContain(kept[0]!);
+    }
+    const verified = await runVhu(["snapshot", "verify", "--deep", file]);
+    expect(verified).toMatchObject({ status: 3 });
+    expect(verified.stdout).toContain("is not to be used");
+    rmSync(copy);
+    expect(await vhu("load", "--dry-run", file)).toMatchObject({ status: 4 });
   },
   TEST_TIMEOUT_MS,
 );
+
+function flip(path: string): void {
+  const { atime, mtime, size } = statSync(path);
+  const bytes = readFileSync(path);
+  bytes[size >> 1]! ^= 1;
+  writeFileSync(path, bytes);
+  utimesSync(path, atime, mtime);
+}
+
+/** The copies of an encrypted save are encrypted, and decrypted for the VM into files of its own. */
+async function expectSealed(sealedFile: string, key: readonly string[], nonce: string): Promise<void> {
+  const names = readdirSync(`${sealedFile}.disks`);
+  expect(names.length).toBe(2);
+  const ext2Magic = Buffer.from([0x53, 0xef]);
+  for (const name of names) {
+    const head = readFileSync(join(`${sealedFile}.disks`, name)).subarray(0, 4096);
+    expect(head.subarray(0x438, 0x43a).equals(ext2Magic)).toBe(false);
+  }
+  const inspected = await runVhu(["snapshot", "inspect", "--json", ...key, sealedFile]);
+  expect(inspected.stdout).toContain("(not shown)");
+  const folder = join(dir, "sealed");
+  const ran = await vhu("load", "--json", ...key, "--overlay", folder, "--runtime-dir", folder, sealedFile);
+  expectDone(ran);
+  started.push((JSON.parse(ran.stdout.trim().split("\n").at(-1)!) as Summary).pid);
+  const serial = join(folder, "serial0");
+  await waitUntil(() => countsIn(serial).length >= 5);
+  expect(countsIn(serial)[0]!.nonce).toBe(nonce);
+  flip(join(`${sealedFile}.disks`, names[0]!));
+  const changed = await vhu("load", ...key, "--runtime-dir", join(dir, "four"), sealedFile);
+  expect(changed).toMatchObject({ status: 3 });
+  expect(changed.stderr).toContain(names[0]!);
+  expect(readdirSync(dir).filter((name) => name.startsWith("a.raw.vhu-"))).toEqual([]);
+}
 
 test.skipIf(!peers)(
   "a save that fails after the disks were frozen puts them together again; the VM has missed nothing",
