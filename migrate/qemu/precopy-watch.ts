@@ -64,7 +64,8 @@ export class PrecopyWatch {
     const nowMs = performance.now();
     // The first look finds all of the memory: no pass is over.
     if (this.#looks > 0) {
-      const dirtyBytesPerSecond = ram["dirty-pages-rate"] * ram["page-size"];
+      // QEMU knows it a second after it has begun.
+      const dirtyBytesPerSecond = ram["dirty-pages-rate"] * ram["page-size"] || undefined;
       this.#options.onPass?.({
         passNumber,
         sentBytes: ram.transferred - this.#sentBefore,

@@ -78,12 +78,23 @@ export class LiveHost {
 
   /** The same at another address of this host. */
   async receiveAt(address: string, ...args: string[]): Promise<Listening> {
+    const listening = await this.#listen(address, args);
+    const line = await listening.receiver.waitForStderr(/token: [A-Z2-7]+/, LOG_TIMEOUT_MS);
+    return { ...listening, token: line.slice("token: ".length) };
+  }
+
+  /** A receiver that knows its senders by their certificates. */
+  async receiveAs(certificates: readonly string[], ...args: string[]): Promise<Omit<Listening, "token">> {
+    return await this.#listen(this.address, [...certificates, ...args]);
+  }
+
+  async #listen(address: string, args: readonly string[]): Promise<Omit<Listening, "token">> {
     const root = ["--root", this.folder, "--sockets", join(this.folder, "run")];
     const port = this.namespace === undefined ? freePort() : FIXED_PORT;
     const target = `tcp:${address}:${port}`;
     const receiver = this.vhu("migrate", "receive", ...root, ...args, target);
-    const line = await receiver.waitForStderr(/token: [A-Z2-7]+/, LOG_TIMEOUT_MS);
-    return { receiver, token: line.slice("token: ".length), target, port };
+    await receiver.waitForStderr(/listening at/, LOG_TIMEOUT_MS);
+    return { receiver, target, port };
   }
 }
 
