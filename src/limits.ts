@@ -99,6 +99,8 @@ export const MAX_RNG_REQUEST_BYTES = 64 * KiB;
 export const MAX_SNAPSHOT_HEADER_BYTES = 1 * MiB;
 /** Manifest and memory map of a snapshot, as JSON: 256 devices of 256 queues stay below 8 MiB. */
 export const MAX_SNAPSHOT_MANIFEST_BYTES = 16 * MiB;
+/** Nesting of the JSON in a snapshot: what describes a machine has some ten levels, and whoever shows it recurses. */
+export const MAX_SNAPSHOT_JSON_DEPTH = 64;
 /** One record of a snapshot. The largest is the index: 4 Mi extents of 56 bytes. */
 export const MAX_SNAPSHOT_RECORD_BYTES = 256 * MiB;
 /** Records of a snapshot: 64 GiB of device state and 1 TiB of memory in chunks of 1 MiB stay below. */

@@ -1,5 +1,6 @@
 import type { Command } from "commander";
 import { isQemuMachine } from "../../migrate/mod.ts";
+import { withoutSecrets } from "../../migrate/secrets/mod.ts";
 import {
   diffMemory,
   RecordType,
@@ -66,8 +67,9 @@ function diffDevices(left: SnapshotReader, right: SnapshotReader): string[] {
       return [`device ${name}: only in the ${a === undefined ? "second" : "first"}`];
     const keys = new Set([...Object.keys(a), ...Object.keys(b)]);
     return [...keys].flatMap((key) => {
-      const [before, after] = [a[key], b[key]].map((value) => JSON.stringify(value));
-      return before === after ? [] : [`device ${name}: ${key} ${before} became ${after}`];
+      if (Bun.deepEquals(a[key], b[key])) return [];
+      const [before, after] = [a[key], b[key]].map((value) => JSON.stringify(withoutSecrets(value)));
+      return [`device ${name}: ${key} ${before} became ${after}`];
     });
   });
 }

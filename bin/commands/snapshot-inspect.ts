@@ -1,5 +1,6 @@
 import { type Command, Option } from "commander";
 import { type DeviceStateForm, deviceStateForms } from "../../migrate/decode/mod.ts";
+import { withoutSecrets } from "../../migrate/secrets/mod.ts";
 import {
   type LockedSnapshot,
   lockedSnapshot,
@@ -32,6 +33,7 @@ interface InspectOptions extends OpeningOptions {
   readonly section?: string;
   readonly hex?: boolean;
   readonly html?: string;
+  readonly showSecrets?: boolean;
 }
 
 const STDIN = 0;
@@ -47,7 +49,8 @@ Reads the header, the manifest and the index, checks them against the root hash,
 snapshot, of what machine and devices, what its memory is made of, and what is in the way of loading it on
 this host. Costs little at any size. It does not read the memory itself: "vhu snapshot verify" does. FILE may
 be "-" for stdin. Of a damaged file it shows what can be believed, each part by its own checksum, and what not; --html, too.
---device takes one device's state apart: those of vhu, virtiofsd, passt and crosvm. --section shows one part of the
+Secrets in command lines, labels and libvirt's XML are shown as "(redacted)", unless you give --show-secrets; the file
+has them all the same. --device takes one device's state apart: those of vhu, virtiofsd, passt and crosvm. --section shows one part of the
 file: ${sectionNames.join(", ")}.`,
     examples: [
       ["vhu snapshot inspect web.vhu", "a page about the snapshot"],
@@ -59,6 +62,7 @@ file: ${sectionNames.join(", ")}.`,
       ["vhu snapshot inspect --device share --hex web.vhu", "the same, as bytes"],
       ["vhu snapshot inspect --html web.html web.vhu", "a page for a browser as well"],
       ["vhu snapshot inspect --section manifest web.vhu --json", "one part of the file, for a program"],
+      ["vhu snapshot inspect --show-secrets --json web.vhu", "with the passwords that are in it"],
       ["ssh host cat web.vhu | vhu snapshot inspect -", "a snapshot that comes through a pipe"],
     ],
     exitStatus: {
@@ -75,6 +79,7 @@ file: ${sectionNames.join(", ")}.`,
     .option("--section <name>", "show one part of the file")
     .option("--html <file>", "write one page for a browser, which needs nothing else")
     .option("--hex", "with --device or --section: show the bytes")
+    .option("--show-secrets", "show passwords that are in command lines and libvirt's XML; else they are not")
     .action(action((context, file: string, options: InspectOptions) => inspect(context, file, options)));
 }
 
@@ -128,7 +133,7 @@ async function openOrSalvage(
     if (!(error instanceof FormatError)) throw error;
     const salvaged = await salvageSnapshot(path, credentialsOf(options));
     if (salvaged === undefined) throw error;
-    const damage = describeDamage(salvaged);
+    const damage = shownBy(options)(describeDamage(salvaged));
     if (options.html !== undefined) {
       const { path: page } = parseAddressOf(options.html, "page", ["file"]);
       const { writeDamagedPage } = await import("../snapshot/html/write-page.ts");
@@ -149,19 +154,26 @@ function expectOptionsThatFit({ device, section, hex, html, as: form }: InspectO
   if (form !== undefined && device === undefined) throw new UsageError("--as goes with --device");
 }
 
+/** What people see has no secrets, unless they ask for them; the file keeps them. */
+function shownBy({ showSecrets }: InspectOptions): <Value>(value: Value) => Value {
+  return showSecrets ? (value) => value : withoutSecrets;
+}
+
 async function showAll(
   { output }: CommandContext,
   reader: SnapshotReader,
   file: string,
-  { html }: InspectOptions,
+  options: InspectOptions,
 ): Promise<number> {
-  const description = describeSnapshot(reader);
+  const { html } = options;
+  const description = shownBy(options)(describeSnapshot(reader));
   // What not every look needs is loaded when it is asked for.
   const { loadChecks } = await import("../../migrate/load-checks.ts");
-  const checks = await loadChecks(reader, {
+  const found = await loadChecks(reader, {
     signedBy: description.signedBy,
     programs: localPrograms(),
   });
+  const checks = shownBy(options)(found);
   if (html !== undefined) {
     const { path } = parseAddressOf(html, "page", ["file"]);
     const { writeHtmlPage } = await import("../snapshot/html/write-page.ts");
@@ -176,15 +188,16 @@ async function showDevice(
   { output }: CommandContext,
   reader: SnapshotReader,
   name: string,
-  { as: form, hex }: InspectOptions,
+  options: InspectOptions,
 ): Promise<number> {
+  const { as: form, hex } = options;
   if (hex) {
     writeHexdump(reader.deviceState(deviceNamed(reader, name).id));
     return 0;
   }
   const tree = await deviceTreeNamed(reader, name, form);
   const device = reader.manifest.devices.find((candidate) => candidate.name === name);
-  if (output.json) output.document({ device, state: treeDocument(tree) });
+  if (output.json) output.document({ device: shownBy(options)(device), state: treeDocument(tree) });
   else output.lines(treeLines(tree).map(printable));
   return 0;
 }
@@ -193,9 +206,12 @@ function showSection(
   { output }: CommandContext,
   reader: SnapshotReader,
   name: string,
-  { hex }: InspectOptions,
+  { hex, showSecrets }: InspectOptions,
 ): number {
-  const section = sectionNamed(reader, name);
+  const section = sectionNamed(reader, name, showSecrets);
+  if (hex && section.hasHiddenSecrets) {
+    throw new UsageError(`the bytes of the ${name} hold secrets: give --show-secrets to see them`);
+  }
   if (hex) writeHexdump(section.bytes());
   else if (output.json) output.document(section.document());
   else output.lines(treeLines(section.tree()).map(printable));

@@ -1,4 +1,5 @@
 import { decodeDeviceState, type StateTree, valueTree } from "../../migrate/decode/mod.ts";
+import { withoutSecrets } from "../../migrate/secrets/mod.ts";
 import { type RecordListing, RecordType, type SnapshotReader } from "../../migrate/snapshot/mod.ts";
 import { UsageError } from "../../src/errors.ts";
 import { treeDocument } from "./tree-document.ts";
@@ -11,6 +12,8 @@ export interface SnapshotSection {
   tree(): StateTree;
   /** For JSON: a part that is JSON already as it is. */
   document(): unknown;
+  /** The bytes hold secrets that the tree and the document do not show. */
+  readonly hasHiddenSecrets: boolean;
 }
 
 const JSON_SECTIONS: Readonly<Record<string, number>> = {
@@ -37,7 +40,7 @@ export const sectionNames: readonly string[] = [
 ];
 
 /** @throws UsageError for a name that is none, or of what this file does not have */
-export function sectionNamed(reader: SnapshotReader, name: string): SnapshotSection {
+export function sectionNamed(reader: SnapshotReader, name: string, showSecrets = false): SnapshotSection {
   const stream = STREAM_SECTIONS[name];
   if (stream !== undefined) return streamSection(reader, name, stream);
   const type = JSON_SECTIONS[name] ?? BINARY_SECTIONS[name];
@@ -48,11 +51,24 @@ export function sectionNamed(reader: SnapshotReader, name: string): SnapshotSect
   if (entry === undefined) throw new UsageError(`this snapshot has no ${name}`);
   const bytes = () => (type === RecordType.header ? reader.headerBytes() : reader.openRecord(entry));
   if (name in JSON_SECTIONS) {
-    const document = (): unknown => JSON.parse(new TextDecoder().decode(bytes()));
-    return { name, bytes: () => [bytes()], tree: () => valueTree(name, document()), document };
+    const whole: unknown = JSON.parse(new TextDecoder().decode(bytes()));
+    const shown = showSecrets ? whole : withoutSecrets(whole);
+    return {
+      name,
+      bytes: () => [bytes()],
+      tree: () => valueTree(name, shown),
+      document: () => shown,
+      hasHiddenSecrets: !Bun.deepEquals(whole, shown),
+    };
   }
   const tree = () => binaryTree(reader, name, entry);
-  return { name, bytes: () => [bytes()], tree, document: () => treeDocument(tree()) };
+  return {
+    name,
+    bytes: () => [bytes()],
+    tree,
+    document: () => treeDocument(tree()),
+    hasHiddenSecrets: false,
+  };
 }
 
 function binaryTree(reader: SnapshotReader, name: string, entry: RecordListing): StateTree {
@@ -90,5 +106,5 @@ function streamSection(reader: SnapshotReader, name: string, type: number): Snap
     const decoded = type === RecordType.machineState ? decodeDeviceState(whole) : undefined;
     return { ...(decoded ?? { bytes: whole, note: "--hex shows the bytes" }), name };
   };
-  return { name, bytes, tree, document: () => treeDocument(tree()) };
+  return { name, bytes, tree, document: () => treeDocument(tree()), hasHiddenSecrets: false };
 }

@@ -1,6 +1,6 @@
 import { readFileSync, readlinkSync } from "node:fs";
 import { executableOf } from "../../src/sys/mod.ts";
-import { redactArguments } from "./redact-arguments.ts";
+import { redactArguments } from "../secrets/mod.ts";
 
 /** A process as /proc shows it. */
 export interface ProcessFacts {

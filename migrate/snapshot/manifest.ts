@@ -8,6 +8,7 @@ import {
   MAX_SNAPSHOT_KEYS,
   MAX_SNAPSHOT_REGION_BYTES,
 } from "../../src/limits.ts";
+import { expectShallow } from "./expect-shallow.ts";
 import { CIPHER_NAME } from "./file-cipher.ts";
 import { upgradeHeader } from "./upgrades.ts";
 
@@ -204,6 +205,7 @@ function parse<Type>(schema: z.ZodType<Type>, bytes: Uint8Array, section: string
 }
 
 function check<Type>(schema: z.ZodType<Type>, value: unknown, section: string, offset: number): Type {
+  expectShallow(value, section, offset);
   const result = schema.safeParse(value);
   if (!result.success)
     throw new FormatError(`the ${section} is invalid: ${issuesOf(result.error)}`, section, offset);

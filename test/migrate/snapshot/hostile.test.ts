@@ -232,3 +232,28 @@ describe("a record of a type that is not known", () => {
     });
   });
 });
+
+test("JSON that is nested without end is refused, with the limit", () => {
+  for (const [type, name] of [
+    [RecordType.manifest, "manifest"],
+    [RecordType.parent, "parent"],
+  ] as const) {
+    const depth = 500_000;
+    const nested = `{"memory":{"totalBytes":0},"devices":[],"root":${"[".repeat(depth)}${"]".repeat(depth)}}`;
+    using folder = temporaryFolder();
+    const path = join(folder.path, "forged.vhu");
+    const text = new TextEncoder().encode(nested);
+    forge(path, {
+      ...(type === RecordType.manifest ? { manifest: text } : {}),
+      records: (output) => {
+        if (type !== RecordType.manifest) output.record(type, 1, 0n, text);
+        return {};
+      },
+    });
+    const error = formatFailureOf(() => SnapshotReader.open(path));
+    expect([error.section, error.message]).toEqual([
+      name,
+      expect.stringContaining("more deeply than 64 levels"),
+    ]);
+  }
+});

@@ -64,6 +64,8 @@ export function formatFailureOf(action: () => unknown): FormatError {
 
 export interface Forgery {
   readonly regions?: readonly SnapshotRegion[];
+  /** Instead of a manifest that is one. */
+  readonly manifest?: Uint8Array;
   /** Writes records; what it returns goes into the index. */
   records?(output: RecordOutput): {
     readonly extents?: readonly Extent[];
@@ -80,7 +82,7 @@ export function forge(path: string, forgery: Forgery): void {
   try {
     const output = new RecordOutput(fd, path);
     output.header(fullHeader(headerFields));
-    output.record(RecordType.manifest, 1, 0n, encodeManifest(manifest));
+    output.record(RecordType.manifest, 1, 0n, forgery.manifest ?? encodeManifest(manifest));
     if (forgery.regions) output.record(RecordType.memoryMap, 1, 0n, encodeMemoryMap(forgery.regions));
     const { extents = [], streams = [] } = forgery.records?.(output) ?? {};
     const stats = { zeroBytes: 0, duplicateBytes: 0, dataBytes: 0, compressedBytes: 0 };

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { redactArguments } from "../../../migrate/backends/redact-arguments.ts";
+import { redactArguments } from "../../../migrate/secrets/mod.ts";
 
 test.each([
   ["secret,id=s,data=hush,format=raw", "secret,id=s,data=(redacted),format=raw"],
