@@ -170,6 +170,10 @@ export const MAX_LIVE_FRAME_BYTES = 1 * MiB + 64 * KiB;
 export const MAX_LIVE_STREAMS = 8;
 /** Bytes of a stream that were sent and not yet acknowledged: 125 MB/s at 100 ms, which a broken connection sends again. */
 export const MAX_LIVE_WINDOW_BYTES = 16 * MiB;
+/** Bytes of a stream that came and were not yet used: a window's, and the frames that cross it. */
+export const MAX_LIVE_UNREAD_BYTES = MAX_LIVE_WINDOW_BYTES + 4 * MAX_LIVE_FRAME_BYTES;
+/** Bytes that a connection has not taken yet: a window's, that of the one before, and acknowledgements. A peer that takes nothing is cut off. */
+export const MAX_LIVE_UNSENT_BYTES = 3 * MAX_LIVE_WINDOW_BYTES;
 /** Messages of a migration that wait to be looked at: it has some ten, one after the other. */
 export const MAX_LIVE_WAITING_MESSAGES = 16;
 /** States of one migration, each with a spool: its devices (a machine file has 64), its own and QEMU's stream. */
@@ -184,6 +188,14 @@ export const MAX_LIVE_DISKS = 256;
 export const MAX_LIVE_SESSIONS = 16;
 /** A connection that was silent for so long is broken; both sides say something every second. */
 export const LIVE_SILENCE_TIMEOUT_MS = 10_000;
+/** For how long the other side of a migration may be there and not get on: where it only has to answer; */
+export const LIVE_STEP_TIMEOUT_MS = 30_000;
+/** where memory and states are on their way, with the slowest device's transfer (30 s) several times over; */
+export const LIVE_STALL_TIMEOUT_MS = 120_000;
+/** where the machine is handed over: QEMU may take 30 s to give it up; */
+export const LIVE_HANDOVER_TIMEOUT_MS = 60_000;
+/** and there after Ctrl-C. */
+export const LIVE_LAST_WORD_TIMEOUT_MS = 5_000;
 /** A pairing token: how often a wrong one may be tried, and for how long it is good. */
 export const MAX_TOKEN_TRIES = 5;
 export const TOKEN_LIFETIME_MS = 10 * 60_000;

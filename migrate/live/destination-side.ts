@@ -25,6 +25,7 @@ export interface HandoverFigures {
 export class DestinationSide {
   #state: DestinationState = destinationStart;
   readonly #later: DestinationEvent[] = [];
+  readonly #ended = Promise.withResolvers<void>();
   readonly figures: HandoverFigures = { loadMs: 0, resumeMs: 0, memoryBytes: 0, address: "" };
   /** Once it is known. */
   driver: VmDriver | undefined;
@@ -44,6 +45,11 @@ export class DestinationSide {
     return this.#state.isEnded;
   }
 
+  /** All of its end is done. */
+  get ended(): Promise<void> {
+    return this.#ended.promise;
+  }
+
   async give(event: DestinationEvent): Promise<void> {
     this.#later.push(event);
     for (let next = this.#later.shift(); next !== undefined; next = this.#later.shift()) {
@@ -51,6 +57,7 @@ export class DestinationSide {
       this.#state = state;
       for (const effect of effects) await this.#perform(effect);
     }
+    if (this.#state.isEnded) this.#ended.resolve();
   }
 
   /**

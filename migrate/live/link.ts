@@ -1,6 +1,6 @@
 import type { Socket } from "node:net";
 import { FormatError, PeerError } from "../../src/errors.ts";
-import { LIVE_SILENCE_TIMEOUT_MS, MAX_LIVE_FRAME_BYTES } from "../../src/limits.ts";
+import { LIVE_SILENCE_TIMEOUT_MS, MAX_LIVE_FRAME_BYTES, MAX_LIVE_UNSENT_BYTES } from "../../src/limits.ts";
 import { encodeFrame, type Frame, FrameDecoder, FrameType } from "./frame.ts";
 
 const NOTHING = new Uint8Array(0);
@@ -70,6 +70,8 @@ export class Link implements Disposable {
     this.#saidMs = performance.now();
     this.sentBytes += bytes.length;
     this.#socket.write(bytes);
+    if (this.#socket.writableLength <= MAX_LIVE_UNSENT_BYTES) return;
+    this.#end(new PeerError("the peer takes nothing of what is sent", { reconnect: true }));
   }
 
   /** A frame that has no number. */

@@ -119,7 +119,9 @@ export class LiveSink implements VmSink, Disposable {
   writeManifest(manifest: SnapshotManifest): void {
     assert(this.manifest === undefined, "the manifest was given twice");
     this.manifest = manifest;
-    this.#later(this.#session.say({ kind: "manifest", manifest: { ...manifest } }));
+    this.#later(
+      this.#prepared?.then(() => this.#session.say({ kind: "manifest", manifest: { ...manifest } })),
+    );
   }
 
   /**
@@ -189,11 +191,14 @@ export class LiveSink implements VmSink, Disposable {
 
   #state(kind: StateKind, deviceId: number): StateWriter {
     return new StateWriter((piece) => {
-      this.#later(this.#session.send(0, FrameType.state, encodeStatePiece({ kind, deviceId, ...piece })));
+      const payload = encodeStatePiece({ kind, deviceId, ...piece });
+      // A machine whose memory is all zeros has its state before the receiver has room for it.
+      this.#later(this.#prepared?.then(() => this.#session.send(0, FrameType.state, payload)));
     });
   }
 
-  #later(promise: Promise<unknown>): void {
+  #later(promise: Promise<unknown> | undefined): void {
+    assert(promise !== undefined, "the memory map comes first");
     promise.catch(() => {});
     this.#pending.push(promise);
   }

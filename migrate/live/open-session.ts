@@ -13,6 +13,7 @@ import {
   refused,
   welcome,
 } from "./messages.ts";
+import type { Patience } from "./patience.ts";
 import { connectTo, type HostPort, type SenderSecurity } from "./security.ts";
 import { Session } from "./session.ts";
 
@@ -26,6 +27,7 @@ export interface OpenSessionOptions {
   readonly version: string;
   readonly signal?: AbortSignal | undefined;
   readonly silenceMs?: number | undefined;
+  readonly patience?: Patience | undefined;
   /** Told when a connection broke, and when there is a new one. */
   readonly onConnection?: ((what: string) => void) | undefined;
 }
@@ -47,6 +49,7 @@ export async function openSession(options: OpenSessionOptions): Promise<Session>
     throw new FormatError("the receiver's welcome has no session", "welcome");
   }
   const session = new Session({ id: answer.session, secret: answer.secret, streams, retryMs });
+  session.patience = options.patience ?? session.patience;
   session.onBroken = (stream, cause) => {
     options.onConnection?.(`connection ${stream} broke: ${cause.message}`);
     void takeUpAgain(session, stream, options);
@@ -113,7 +116,11 @@ async function introduce(
   const socket = await connectTo(options.address, options.security, options.signal);
   const link = new Link(socket, MAX_LIVE_STRANGER_BYTES, options.silenceMs);
   try {
-    const greeted = decodeMessage(greeting, (await nextFrame(link, FrameType.greeting)).payload, "greeting");
+    const greeted = decodeMessage(
+      greeting,
+      (await nextFrame(link, FrameType.greeting, options.signal)).payload,
+      "greeting",
+    );
     requireVersion(greeted);
     requireKind(greeted, options.security);
     const words: Hello = {
@@ -124,7 +131,11 @@ async function introduce(
     };
     link.say(FrameType.hello, encodeMessage(words));
     link.trust();
-    const answer = decodeMessage(welcome, (await nextFrame(link, FrameType.welcome)).payload, "welcome");
+    const answer = decodeMessage(
+      welcome,
+      (await nextFrame(link, FrameType.welcome, options.signal)).payload,
+      "welcome",
+    );
     return { link, answer };
   } catch (error) {
     link[Symbol.dispose]();
@@ -145,10 +156,13 @@ function requireKind({ wants }: Greeting, { kind }: SenderSecurity): void {
   throw new CompatibilityError(`the receiver wants a ${wants}, and was shown a ${have}`);
 }
 
-async function nextFrame(link: Link, type: number): Promise<Frame> {
+async function nextFrame(link: Link, type: number, signal?: AbortSignal): Promise<Frame> {
   const { promise, resolve, reject } = Promise.withResolvers<Frame>();
   const silent = new PeerError("the receiver said nothing: is it vhu migrate receive?", { reconnect: true });
   const timer = setTimeout(() => reject(silent), LIVE_GREETING_TIMEOUT_MS);
+  const onAbort = () => reject(signal?.reason);
+  signal?.addEventListener("abort", onAbort);
+  if (signal?.aborted) onAbort();
   let isFirst = true;
   link.listen((frame) => {
     // What comes right behind it belongs to the session, which listens later.
@@ -172,5 +186,6 @@ async function nextFrame(link: Link, type: number): Promise<Frame> {
     );
   } finally {
     clearTimeout(timer);
+    signal?.removeEventListener("abort", onAbort);
   }
 }

@@ -60,7 +60,7 @@ export async function receiveMachine(
 ): Promise<ReceiveReport | undefined> {
   const signal = AbortSignal.any([session.signal, options.signal]);
   try {
-    const offer = await session.expect("offer", signal);
+    const offer = await session.expect("offer", signal, "stepMs");
     const checks = checkArrival(offer, options.policy, options.room);
     const { copies } = planArrivingDisks(offer, options.policy, options.room);
     const ok = checks.every((check) => check.ok);
@@ -87,7 +87,7 @@ function wishOf({ name, memoryBytes, machine }: Offer): PlaceWish {
 /** The sender closes: it has what it wanted. */
 async function untilClosed(session: Session, signal: AbortSignal): Promise<void> {
   try {
-    await session.next(signal);
+    await session.next(signal, "stepMs");
   } catch (error) {
     if (session.failure === undefined) throw error;
   }
@@ -128,13 +128,14 @@ async function take(
     const starting = withVariable(operation, () => startArrival(offer, memoryMap, memory, policy, signal));
     starting.catch(fail);
     const loading = load(side, { received, disks }, starting, offer, signal);
-    // What was started ends with a load that failed.
-    loading.catch(() => starting.then((arrival) => arrival[Symbol.dispose]()).catch(() => {}));
+    // What was started ends with a load that failed, once the side has dropped it in an orderly way.
+    const end = () => side.ended.then(() => starting).then((arrival) => arrival[Symbol.dispose]());
+    loading.catch(() => end().catch(() => {}));
     return loading;
   });
   const { address, pid, logPath } = arrival;
   Object.assign(side.figures, { memoryBytes: received.memoryBytes, address });
-  await handOver(side);
+  await handOver(side, options.signal);
   await session.settled(SETTLE_MS);
   const { wireBytes, reconnections } = session;
   session.finish();
@@ -219,10 +220,10 @@ async function untilLoaded<T>(
 }
 
 /** The machine is loaded and checked. It runs when the sender has given it up, and not before. */
-async function handOver(side: DestinationSide): Promise<void> {
+async function handOver(side: DestinationSide, user: AbortSignal): Promise<void> {
   try {
     await side.give({ type: "loaded" });
-    while (!side.isEnded) await side.hear(await side.session.next());
+    while (!side.isEnded) await side.hear(await side.session.lastWord(user));
   } catch (cause) {
     if (side.isEnded || side.name === "owner") throw cause;
     await side.give({ type: "give-up", reason: (cause as Error).message });

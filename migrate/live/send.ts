@@ -173,7 +173,7 @@ async function preflightWith(
     checkOnly,
   };
   await session.say(offer);
-  const { checks, ok, copies: paths = [] } = await session.expect("checked", signal);
+  const { checks, ok, copies: paths = [] } = await session.expect("checked", signal, "stepMs");
   const here = [...own, ...(storage?.checks ?? []), ...(storage?.checksOf(paths) ?? [])];
   const copies = storage?.copiesOf(paths) ?? [];
   const all = [
@@ -181,7 +181,7 @@ async function preflightWith(
     ...checks.map((check) => ({ ...check, side: "destination" as const })),
   ];
   const isGood = ok && here.every((check) => check.ok);
-  const link = isGood ? await measureLink(session) : undefined;
+  const link = isGood ? await measureLink(session, signal) : undefined;
   const dirtyBytesPerSecond = await dirtyRate;
   const facts = { inUseBytes, dirtyBytesPerSecond };
   const toBring = { ...facts, inUseBytes: inUseBytes + usedBytes(copies) };
@@ -247,7 +247,7 @@ async function move(
     watch.tell("loading", memoryBytes, memoryBytes);
     return session.expect("loaded", signal);
   });
-  const { resumeMs, address } = await handOver(side, loaded);
+  const { resumeMs, address } = await handOver(side, loaded, options.signal);
   const [runningMs, endMs] = [Date.now(), performance.now()];
   await session.settled(SETTLE_MS);
   const { reconnections, wireBytes } = session;
@@ -280,13 +280,13 @@ async function untilLoaded<Loaded>(side: SourceSide, copy: () => Promise<Loaded>
 }
 
 /** The other side has loaded and checked all of it: from here on it never runs here again, unless that side drops it. */
-async function handOver(side: SourceSide, loaded: LiveMessage) {
+async function handOver(side: SourceSide, loaded: LiveMessage, user: AbortSignal | undefined) {
   const { session } = side;
   let last = loaded;
   try {
     await side.hear(last);
     while (!side.isEnded) {
-      last = await session.next();
+      last = await session.lastWord(user);
       // The machine runs there: that it is ended here can wait.
       await side.hear(last);
     }
@@ -320,7 +320,7 @@ async function prepare(
   signal: AbortSignal,
 ): Promise<void> {
   await session.say({ kind: "prepare", memoryMap: [...memoryMap] });
-  await session.expect("prepared", signal);
+  await session.expect("prepared", signal, "stepMs");
 }
 
 /** How long the last words may take. */

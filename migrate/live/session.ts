@@ -1,19 +1,12 @@
-import { CancelledError, FormatError, PeerError, VhuError } from "../../src/errors.ts";
-import { MAX_LIVE_WAITING_MESSAGES } from "../../src/limits.ts";
+import { FormatError, PeerError } from "../../src/errors.ts";
+import { MAX_LIVE_UNREAD_BYTES, MAX_LIVE_WAITING_MESSAGES } from "../../src/limits.ts";
 import { type Frame, FrameType } from "./frame.ts";
 import type { Link } from "./link.ts";
 import { decodeMessage, encodeMessage, type LiveMessage, liveMessage } from "./messages.ts";
+import { inTime, PATIENCE, type Patience } from "./patience.ts";
 import { ReliableStream } from "./reliable-stream.ts";
 import { SendWindow } from "./send-window.ts";
-
-/** What the other side said went wrong there: its code and exit status are its own. */
-class RemoteError extends VhuError {
-  override readonly exitStatus: number;
-  constructor(error: { readonly code: string; readonly message: string; readonly exitStatus: number }) {
-    super(error.code, `the other side says: ${error.message}`);
-    this.exitStatus = error.exitStatus;
-  }
-}
+import { asVhuError, RemoteError } from "./session-error.ts";
 
 export interface SessionIdentity {
   readonly id: string;
@@ -33,6 +26,7 @@ export class Session implements Disposable {
   readonly #timers: (Timer | undefined)[];
   readonly #tails: Promise<void>[];
   readonly #queued: number[];
+  readonly #unreadBytes: number[];
   readonly #sending: Promise<void>[];
   readonly #waitingToSend: number[];
   readonly #windows: readonly SendWindow[];
@@ -44,6 +38,9 @@ export class Session implements Disposable {
   /** All was said: a connection that ends now is no loss. */
   #isSaid = false;
   #pastBytes = 0;
+  #progressMs = 0;
+  /** Other limits are for tests. */
+  patience: Patience = PATIENCE;
   /** Called for each frame of memory or state, in the order of its stream; set before any may come. */
   onData: ((frame: Frame) => Promise<void> | undefined) | undefined;
   /** Called when a connection broke; the sender then makes a new one. */
@@ -56,6 +53,7 @@ export class Session implements Disposable {
     this.#timers = new Array(count).fill(undefined);
     this.#tails = new Array(count).fill(Promise.resolve());
     this.#queued = new Array(count).fill(0);
+    this.#unreadBytes = new Array(count).fill(0);
     this.#sending = new Array(count).fill(Promise.resolve());
     this.#waitingToSend = new Array(count).fill(0);
     this.#windows = Array.from({ length: count }, () => new SendWindow());
@@ -113,7 +111,8 @@ export class Session implements Disposable {
     this.#waitingToSend[number] = (this.#waitingToSend[number] ?? 0) + 1;
     const mine = before.then(async () => {
       try {
-        while (!this.hasRoom(number)) await this.#change();
+        const room = () => this.hasRoom(number);
+        if (!room()) await this.#inTime("stallMs", undefined, (signal) => this.#until(room, signal));
         this.#sendNow(number, type, payload);
       } finally {
         this.#waitingToSend[number] = (this.#waitingToSend[number] ?? 1) - 1;
@@ -148,38 +147,52 @@ export class Session implements Disposable {
     return this.send(0, FrameType.message, encodeMessage(message));
   }
 
-  /** The next message, which must be of this kind. @throws what the session failed with, FormatError */
+  /** The next message, which must be of this kind. @throws what the session failed with, FormatError; PeerError when it does not come */
   async expect<Kind extends LiveMessage["kind"]>(
     kind: Kind,
     signal?: AbortSignal,
+    patience?: keyof Patience,
   ): Promise<Extract<LiveMessage, { kind: Kind }>> {
-    const message = await this.next(signal);
+    const message = await this.next(signal, patience);
     if (message.kind === kind) return message as Extract<LiveMessage, { kind: Kind }>;
     throw new FormatError(`"${message.kind}" came where "${kind}" was due`, "session");
   }
 
-  async next(signal?: AbortSignal): Promise<LiveMessage> {
-    while (this.#messages.length === 0) await this.#change(signal);
+  async next(signal?: AbortSignal, patience: keyof Patience = "stallMs"): Promise<LiveMessage> {
+    const isHere = () => this.#messages.length > 0;
+    if (!isHere()) await this.#inTime(patience, signal, (inner) => this.#until(isHere, inner));
+    return this.#messages.shift() as LiveMessage;
+  }
+
+  /** The next word of a hand-over: the user's Ctrl-C only shortens the wait for who runs the machine. */
+  async lastWord(user: AbortSignal | undefined): Promise<LiveMessage> {
+    const isHere = () => this.#messages.length > 0;
+    const limitMs = () => this.patience[user?.aborted ? "lastWordMs" : "handOverMs"];
+    if (!isHere()) await this.#inTime(limitMs, undefined, (inner) => this.#until(isHere, inner));
     return this.#messages.shift() as LiveMessage;
   }
 
   /** Until the peer has applied all that was sent, or `timeoutMs` is over. */
-  async settled(timeoutMs: number): Promise<boolean> {
+  async settled(timeoutMs: number, user?: AbortSignal): Promise<boolean> {
     const signal = AbortSignal.timeout(timeoutMs);
+    const isSettled = () => this.streams.every((stream) => stream.lastAcknowledged >= stream.lastSent);
     try {
-      while (this.streams.some((stream) => stream.lastAcknowledged < stream.lastSent))
-        await this.#change(signal);
+      await this.#until(isSettled, user === undefined ? signal : AbortSignal.any([signal, user]));
       return true;
     } catch {
+      user?.throwIfAborted();
       return false;
     }
   }
 
   /** Until all frames of the data streams up to these are applied. */
   async received(lastSequences: readonly number[], signal?: AbortSignal): Promise<void> {
+    if (lastSequences.length !== this.identity.streams) {
+      throw new FormatError(`the end of ${lastSequences.length} streams was told`, "end");
+    }
     const isHere = () =>
       lastSequences.every((last, index) => (this.streams[index + 1]?.lastApplied ?? 0) >= last);
-    while (!isHere()) await this.#change(signal);
+    await this.#inTime("stallMs", signal, (inner) => this.#until(isHere, inner));
   }
 
   /** Tells the peer why it is over, if it can be told, and ends. */
@@ -234,6 +247,7 @@ export class Session implements Disposable {
     const stream = this.streams[number] as ReliableStream;
     try {
       if (frame.type === FrameType.applied) {
+        if (frame.sequence > stream.lastAcknowledged) this.#progressMs = performance.now();
         stream.acknowledge(frame.sequence);
         (this.#windows[number] as SendWindow).acknowledged(frame.sequence);
         this.#wake();
@@ -242,6 +256,8 @@ export class Session implements Disposable {
       if (frame.stream !== number)
         throw new FormatError(`a frame of stream ${frame.stream}`, `stream ${number}`);
       if (!stream.receive(frame)) return;
+      // Bytes without a meaning are no progress.
+      if (frame.type !== FrameType.padding) this.#progressMs = performance.now();
       this.#take(number, frame);
     } catch (error) {
       void this.abandon(error);
@@ -267,9 +283,14 @@ export class Session implements Disposable {
       return;
     }
     this.#queued[number] = (this.#queued[number] ?? 0) + 1;
-    this.#tails[number] = (this.#tails[number] as Promise<void>).then(() =>
-      this.#finishLater(number, work()),
-    );
+    this.#unreadBytes[number] = (this.#unreadBytes[number] ?? 0) + frame.payload.length;
+    if ((this.#unreadBytes[number] ?? 0) > MAX_LIVE_UNREAD_BYTES) {
+      throw new FormatError("more came than may be under way", `stream ${number}`);
+    }
+    this.#tails[number] = (this.#tails[number] as Promise<void>).then(() => {
+      this.#unreadBytes[number] = (this.#unreadBytes[number] ?? 0) - frame.payload.length;
+      return this.#finishLater(number, work());
+    });
   }
 
   async #finishLater(number: number, result: Promise<void> | undefined): Promise<void> {
@@ -328,6 +349,24 @@ export class Session implements Disposable {
     }
   }
 
+  async #until(isSo: () => boolean, signal?: AbortSignal): Promise<void> {
+    while (!isSo()) await this.#change(signal);
+  }
+
+  #inTime(
+    limit: keyof Patience | (() => number),
+    outer: AbortSignal | undefined,
+    work: (signal: AbortSignal) => Promise<void>,
+  ): Promise<void> {
+    const limitMs = typeof limit === "function" ? limit : () => this.patience[limit];
+    const isBroken = () => this.#timers.some((timer) => timer !== undefined);
+    const pulse = () => ({
+      progressMs: this.#progressMs,
+      graceMs: isBroken() ? this.identity.retryMs : 0,
+    });
+    return inTime(pulse, limitMs, outer, work);
+  }
+
   /** Until something has changed. */
   async #change(signal?: AbortSignal): Promise<void> {
     if (this.#failure !== undefined) throw this.#failure;
@@ -355,10 +394,4 @@ const ABANDON_MS = 2_000;
 
 function bytesOf(link: Link | undefined): number {
   return link === undefined ? 0 : link.sentBytes + link.receivedBytes;
-}
-
-function asVhuError(error: unknown): VhuError {
-  if (error instanceof VhuError) return error;
-  if (error instanceof Error && error.name === "AbortError") return new CancelledError("it was cancelled");
-  return new VhuError("BUG", error instanceof Error ? error.message : String(error), { cause: error });
 }
