@@ -1,6 +1,7 @@
 import { UsageError } from "../../src/errors.ts";
 import { MAX_MEMORY_PASSES, MAX_SNAPSHOT_FRAME_BYTES } from "../../src/limits.ts";
 import type { VmSink } from "../driver.ts";
+import type { OpenedBlocks } from "./opened-blocks.ts";
 import { PageWindows } from "./page-windows.ts";
 import { type RamBlock, TARGET_PAGE_BYTES } from "./stream-format.ts";
 import type { RamSink } from "./stream-ram.ts";
@@ -22,8 +23,14 @@ const LEAST_HOLE_BYTES = 64 * 1024;
  */
 export class PageCollector implements RamSink {
   readonly #sink: VmSink;
+  readonly #opened: OpenedBlocks | undefined;
   readonly #windows: PageWindows;
   #blocks: readonly RamBlock[] = [];
+  /** By their number, the blocks that are not taken from the stream. */
+  #isOpened: boolean[] = [];
+  #isStill = false;
+  /** Called when all memory is as it will be saved. */
+  whenStill: (() => void) | undefined;
   /** A bit for each page: written in this pass, and in any. */
   #inPass: Uint8Array[] = [];
   #ever: Uint8Array[] = [];
@@ -36,13 +43,21 @@ export class PageCollector implements RamSink {
   doneBytes = 0;
   totalBytes = 0;
 
-  constructor(sink: VmSink) {
+  /** @param opened Blocks whose pages come another way. */
+  constructor(sink: VmSink, opened?: OpenedBlocks) {
     this.#sink = sink;
+    this.#opened = opened;
     this.#windows = new PageWindows(sink);
+  }
+
+  /** Of the stream, once they are known. */
+  get ramBlocks(): readonly RamBlock[] {
+    return this.#blocks;
   }
 
   blocks(blocks: readonly RamBlock[]): void {
     this.#blocks = blocks;
+    this.#isOpened = blocks.map((block) => this.#opened?.has(block) ?? false);
     this.totalBytes = blocks.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
     const bitmaps = () =>
       blocks.map(({ sizeBytes }) => new Uint8Array(Math.ceil(sizeBytes / TARGET_PAGE_BYTES / 8)));
@@ -53,7 +68,16 @@ export class PageCollector implements RamSink {
     );
   }
 
+  standsStill(): void {
+    this.#isStill = true;
+    this.whenStill?.();
+  }
+
   page(block: number, offset: number, bytes: Uint8Array): void {
+    if (this.#isOpened[block]) {
+      if (this.#isStill) this.#opened?.compare(this.#blocks[block] as RamBlock, offset, bytes);
+      return;
+    }
     this.#begin(block, offset);
     if (this.#zeroBytes > 0) this.#closeZeros();
     // A frame ends at a multiple of its size: there, one that does not fit goes into the next window as a whole.
@@ -68,6 +92,7 @@ export class PageCollector implements RamSink {
   }
 
   zeroPage(block: number, offset: number): void {
+    if (this.#isOpened[block]) return;
     this.#begin(block, offset);
     this.#zeroBytes += TARGET_PAGE_BYTES;
   }
@@ -82,6 +107,7 @@ export class PageCollector implements RamSink {
     this.#flush();
     await this.#windows.settled();
     for (const [block, { sizeBytes }] of this.#blocks.entries()) {
+      if (this.#isOpened[block]) continue;
       const pages = sizeBytes / TARGET_PAGE_BYTES;
       const ever = this.#ever[block] as Uint8Array;
       for (let page = 0; page < pages; page += 1) {

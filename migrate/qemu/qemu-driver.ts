@@ -26,6 +26,7 @@ import { freshBlocks } from "./fresh-memory.ts";
 import { IncomingStream } from "./incoming-stream.ts";
 import { type MigrationOverrides, MigrationSettings, precopySettings } from "./migration-settings.ts";
 import { waitForMigrationEnd } from "./migration-state.ts";
+import { OpenedBlocks } from "./opened-blocks.ts";
 import { OutgoingStream } from "./outgoing-stream.ts";
 import { PageCollector } from "./page-collector.ts";
 import { PrecopyWatch } from "./precopy-watch.ts";
@@ -39,6 +40,7 @@ import { qmpNothing } from "./qmp-messages.ts";
 import { readRest } from "./read-rest.ts";
 import { isHeld, reclaimVm } from "./reclaim-vm.ts";
 import { residentMemory } from "./resident-memory.ts";
+import { readStill } from "./still-save.ts";
 import type { RamBlock } from "./stream-format.ts";
 import type { ParsedStream } from "./stream-parser.ts";
 import { regionsOf } from "./stream-regions.ts";
@@ -122,8 +124,11 @@ export class QemuDriver implements VmDriver {
 
   /** The VM stands still from some point in here until `resume`, or until this process ends. */
   async save(sink: VmSink, options: MoveOptions = {}): Promise<SnapshotManifest> {
-    return this.#copy(sink, options, {}, (outgoing, collector, signal) =>
-      outgoing.read(collector, { ...options, signal }),
+    const process = qemuProcess(this.#client.socketInode, this.#client.peerPid);
+    using opened = await OpenedBlocks.open(this.#client, process?.pid);
+    const collector = new PageCollector(sink, opened);
+    return await this.#copy({ sink, collector }, options, {}, (outgoing, signal) =>
+      readStill(outgoing, { collector, opened, sink }, { ...options, signal }),
     );
   }
 
@@ -132,7 +137,8 @@ export class QemuDriver implements VmDriver {
    * then stands still as after `save`; with `goesOn`, only until QEMU has read its own state.
    */
   async startPrecopy(sink: VmSink, options: PrecopyOptions = {}): Promise<SnapshotManifest> {
-    return this.#copy(sink, options, precopySettings(options), async (outgoing, collector, outer) => {
+    const collector = new PageCollector(sink);
+    return this.#copy({ sink, collector }, options, precopySettings(options), async (outgoing, outer) => {
       const watch = new PrecopyWatch(this.#client, options);
       const parsed = await watch.beside((signal) => outgoing.read(collector, { ...options, signal }), outer);
       if (options.onStopped !== undefined) this.#tellStop(options.onStopped);
@@ -151,7 +157,9 @@ export class QemuDriver implements VmDriver {
    */
   async saveInBackground(sink: VmSink, options: MoveOptions = {}): Promise<SnapshotManifest> {
     requireBackgroundFit(await describeMachine(this.#client, this.#identities), this.#care);
-    return this.#copy(sink, { ...options, goesOn: true }, backgroundSettings, (outgoing, collector, signal) =>
+    const collector = new PageCollector(sink);
+    const goesOn = { ...options, goesOn: true };
+    return this.#copy({ sink, collector }, goesOn, backgroundSettings, (outgoing, signal) =>
       outgoing.read(collector, { ...options, signal }),
     );
   }
@@ -170,14 +178,10 @@ export class QemuDriver implements VmDriver {
   }
 
   async #copy(
-    sink: VmSink,
+    { sink, collector }: { sink: VmSink; collector: PageCollector },
     options: PrecopyOptions,
     settings: MigrationOverrides,
-    read: (
-      outgoing: OutgoingStream,
-      collector: PageCollector,
-      signal: AbortSignal | undefined,
-    ) => Promise<ParsedStream>,
+    read: (outgoing: OutgoingStream, signal: AbortSignal | undefined) => Promise<ParsedStream>,
   ): Promise<SnapshotManifest> {
     const machine = await describeMachine(this.#client, this.#identities);
     this.#earlierState = machine.runState;
@@ -187,10 +191,9 @@ export class QemuDriver implements VmDriver {
     this.#settings = await MigrationSettings.apply(this.#client, { ...settings, capabilities });
     const outgoing = await OutgoingStream.open(this.#client);
     this.#outgoing = outgoing;
-    const collector = new PageCollector(sink);
     const parsed = await keeper.beside(async (signal) => {
       try {
-        return await read(outgoing, collector, signal);
+        return await read(outgoing, signal);
       } catch (error) {
         // QEMU may be in the middle of a write to us and answer nothing meanwhile, what the keeper has asked included (seen).
         this.#closeOutgoing();

@@ -49,6 +49,7 @@ const MAX_COMMAND_BYTES = 4096;
 export class StreamParser {
   readonly #input = new StreamInput();
   readonly #rest = new StreamRest();
+  readonly #sink: RamSink;
   readonly #ram: RamReader;
   #phase: Phase = "header";
   #machineType = "";
@@ -60,6 +61,7 @@ export class StreamParser {
   #parsed: ParsedStream | undefined;
 
   constructor(sink: RamSink) {
+    this.#sink = sink;
     this.#ram = new RamReader(sink);
   }
 
@@ -239,7 +241,11 @@ export class StreamParser {
     }
     this.#ramSectionId = sectionId;
     this.#openType = type;
-    if (type === SECTION.end) this.#pagesOffset = this.#rest.sizeBytes;
+    if (type === SECTION.end) {
+      this.#pagesOffset = this.#rest.sizeBytes;
+      // QEMU stops the VM, and waits for its devices, before it ends the memory (migration_completion).
+      this.#sink.standsStill?.();
+    }
     this.#phase = "ram";
     return type !== SECTION.part;
   }

@@ -10,6 +10,8 @@ export interface RamSink {
   /** A page may come again: the later content holds. */
   page(block: number, offset: number, bytes: Uint8Array): void;
   zeroPage(block: number, offset: number): void;
+  /** The VM has stopped, its devices are quiet: memory stays as it is now, and what comes is the last of it. */
+  standsStill?(): void;
 }
 
 export type RamRecord = "blocks" | "page" | "end";

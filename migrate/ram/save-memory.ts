@@ -19,7 +19,7 @@ export async function saveMemory(
   options: SaveMemoryOptions = {},
 ): Promise<void> {
   using mapping = Mapping.ofFd(fd, { sizeBytes, readOnly: true });
-  using _ = options.isRunning ? undefined : sink.lookUpPages(sizeBytes);
+  using _ = options.isRunning ? undefined : sink.lookUpPages(mapping);
   const pieces = new PieceWriter(sink, regionId, mapping, options);
   try {
     if (options.changed === undefined) await writeAll(sink, regionId, fd, pieces);

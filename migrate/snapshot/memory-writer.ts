@@ -25,6 +25,12 @@ const LEAST_POOL_BYTES = 8 * 1024 * 1024;
 /** Where fewer pages have changed, or a smaller share of them, to hand them over would cost more than to compress them. */
 const LEAST_CHANGED = { bytes: 64 * 1024, share: 1 / 16 };
 
+/** Memory of this process. */
+export interface MemoryRange {
+  readonly address: number;
+  readonly sizeBytes: number;
+}
+
 export interface MemoryWriterOptions {
   /** What unchanged pages are left to. */
   readonly base?: SnapshotReader | undefined;
@@ -42,7 +48,8 @@ export interface MemoryWriterOptions {
 export class MemoryWriter implements Disposable {
   readonly #extents: ExtentWriter;
   #pages: PageTable | undefined;
-  #isLookingUp = false;
+  /** What `lookUpPages` was given, while it holds. */
+  #lookedUp: MemoryRange | undefined;
   #packer: WindowPacker | undefined;
   /** By whether they compare with the base. */
   readonly #pools = new Map<boolean, CompressionPool>();
@@ -91,13 +98,13 @@ export class MemoryWriter implements Disposable {
   }
 
   /** Until the result is disposed, what is written stays mapped and unchanged, so that pages are looked up in it. */
-  lookUpPages(sizeBytes: number): Disposable {
+  lookUpPages(memory: MemoryRange): Disposable {
     if (!this.#hasSharedFrames) return { [Symbol.dispose]: () => {} };
-    this.#pages ??= PageTable.allocate(sizeBytes);
-    this.#isLookingUp = true;
+    this.#pages ??= PageTable.allocate(memory.sizeBytes);
+    this.#lookedUp = memory;
     return {
       [Symbol.dispose]: () => {
-        this.#isLookingUp = false;
+        this.#lookedUp = undefined;
         for (const pool of this.#pools.values()) pool.settle();
         this.#pages?.clear();
       },
@@ -115,7 +122,7 @@ export class MemoryWriter implements Disposable {
     if (unchanged !== undefined) this.#expectBase();
     this.#expectNoFailure();
     if (bytes.length === 0) return;
-    const address = this.#isLookingUp ? addressOf(bytes) : 0;
+    const address = this.#lookUpAddress(bytes);
     const windows = this.#windowsOf(offset, bytes).map(({ start, sizeBytes }) => ({
       regionId,
       passNumber: this.#passNumber,
@@ -128,6 +135,14 @@ export class MemoryWriter implements Disposable {
     if (this.#isForWorkers(bytes.length, unchanged)) await this.#packInWorkers(windows);
     else for (const window of windows) this.#attempt(() => this.#packHere(window));
     this.#expectNoFailure();
+  }
+
+  /** 0 for what is not looked up: a buffer of its owner's, which soon holds other pages. */
+  #lookUpAddress(bytes: Uint8Array): number {
+    if (this.#lookedUp === undefined) return 0;
+    const address = addressOf(bytes);
+    const offset = address - this.#lookedUp.address;
+    return offset >= 0 && offset + bytes.length <= this.#lookedUp.sizeBytes ? address : 0;
   }
 
   hole(regionId: number, offset: number, sizeBytes: number): void {

@@ -16,7 +16,7 @@ import {
   type SnapshotManifest,
   type SnapshotRegion,
 } from "./manifest.ts";
-import { MemoryWriter } from "./memory-writer.ts";
+import { type MemoryRange, MemoryWriter } from "./memory-writer.ts";
 import { OutputFile } from "./output-file.ts";
 import { linkTo, requireSameMachine } from "./parent-link.ts";
 import { RecordFlag, RecordType } from "./record.ts";
@@ -180,13 +180,13 @@ export class SnapshotWriter implements Disposable {
   }
 
   /**
-   * Until the result is disposed, what `writeMemory` gets stays mapped, in whole pages, and unchanged: then single pages
-   * that are in the file already are found, too. Not for a pipe.
+   * Until the result is disposed, `memory` stays mapped and unchanged: then single pages of it that are in the file already
+   * are found, too. What `writeMemory` gets from elsewhere is not looked up.
    *
-   * @param sizeBytes About how much will be written.
+   * @param memory Whole pages, e.g. a `Mapping`.
    */
-  lookUpPages(sizeBytes: number): Disposable {
-    return this.#memory.lookUpPages(sizeBytes);
+  lookUpPages(memory: MemoryRange): Disposable {
+    return this.#memory.lookUpPages(memory);
   }
 
   /** Pages that are zero and need no look, e.g. a hole of a memfd. */

@@ -3,6 +3,7 @@ import { generateKeyPairSync } from "node:crypto";
 import { join } from "node:path";
 import { rewriteSnapshot } from "../../migrate/mod.ts";
 import { type Extent, SnapshotReader, SnapshotWriter, signSnapshot } from "../../migrate/snapshot/mod.ts";
+import { addressOf } from "../../src/sys/mod.ts";
 import { fixture } from "../fixtures/make-snapshot.ts";
 import { headerFields, manifest, PAGE, pages, temporaryFolder } from "../migrate/snapshot/support.ts";
 
@@ -79,7 +80,7 @@ describe.skipIf(python === null)(
         using writer = SnapshotWriter.toFile(path, headerFields, { base: below });
         writer.writeMemoryMap([{ id: 3, guestAddress: 0, sizeBytes: size, name: "ram" }]);
         {
-          using _ = writer.lookUpPages(size);
+          using _ = writer.lookUpPages({ address: addressOf(memory), sizeBytes: size });
           await writer.writeMemory(3, 0, memory);
           writer.nextMemoryPass();
           await writer.writeMemory(3, 5 * PAGE, pages(3, 7));

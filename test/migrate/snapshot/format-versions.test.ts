@@ -5,6 +5,7 @@ import { rewriteSnapshot } from "../../../migrate/mod.ts";
 import { batchExtents } from "../../../migrate/snapshot/index-check.ts";
 import { newFileKey, RecordType, SnapshotReader, SnapshotWriter } from "../../../migrate/snapshot/mod.ts";
 import { CompatibilityError } from "../../../src/errors.ts";
+import { addressOf } from "../../../src/sys/mod.ts";
 import { fixture } from "../../fixtures/make-snapshot.ts";
 import { headerFields, MiB, manifest, PAGE, pages, temporaryFolder } from "./support.ts";
 
@@ -19,7 +20,7 @@ async function writeMixed(path: string): Promise<Uint8Array> {
   using writer = SnapshotWriter.toFile(path, headerFields);
   writer.writeMemoryMap([{ id: 0, guestAddress: 0, sizeBytes: SIZE, name: "ram" }]);
   {
-    using _ = writer.lookUpPages(SIZE);
+    using _ = writer.lookUpPages({ address: addressOf(memory), sizeBytes: SIZE });
     await writer.writeMemory(0, 0, memory);
   }
   writer.writeManifest(manifest);
