@@ -24,6 +24,8 @@ const RECEIVE_BYTES = 1 << 20;
 const HEADROOM_BYTES = 8 << 10;
 /** What comes between two looks at Ctrl-C and the progress bar. */
 const TURN_BYTES = 16 << 20;
+/** What came before is being compressed meanwhile, and its Workers want more. */
+const SLICE_MS = 1;
 /** MIG_RP_MSG_SHUT (1) of 4 bytes, value 0: the destination has all of it and is well. */
 const SHUT_MESSAGE = [0, 1, 0, 4, 0, 0, 0, 0];
 
@@ -104,7 +106,7 @@ export class OutgoingStream implements Disposable {
 
   async #wait(signal: AbortSignal | undefined): Promise<void> {
     const deadline = new Deadline(DEFAULT_TRANSFER_IDLE_TIMEOUT_MS);
-    if ((await waitReady(this.#socket.fd, POLL.IN, deadline, signal)) !== 0) return;
+    if ((await waitReady(this.#socket.fd, POLL.IN, deadline, signal, SLICE_MS)) !== 0) return;
     throw new PeerError(
       `QEMU sent nothing for ${DEFAULT_TRANSFER_IDLE_TIMEOUT_MS} ms, in the middle of its stream`,
     );

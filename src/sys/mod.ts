@@ -65,5 +65,11 @@ export { sendVector } from "./send-vector.ts";
 export { TAP_WOULD_BLOCK, Tap, TUN_F } from "./tap.ts";
 export { connectUnix, setBufferSizes, UnixListener } from "./unix-address.ts";
 export { UnixSocket, WOULD_BLOCK } from "./unix-socket.ts";
-export { holdersOfSocket, listeningPaths, type UnixSocketEntry, unixSockets } from "./unix-sockets.ts";
+export {
+  holdersOfSocket,
+  isHolderOfSocket,
+  listeningPaths,
+  type UnixSocketEntry,
+  unixSockets,
+} from "./unix-sockets.ts";
 export { createUserfaultfd, registerMissingFaults } from "./userfaultfd.ts";

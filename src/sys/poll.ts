@@ -44,6 +44,8 @@ const SLICE_MS = 20;
 /**
  * Waits until `fd` is ready or the deadline is over (then 0), and lets the event loop turn meanwhile, so that Ctrl-C,
  * timers and progress bars work. A signal ends the poll at once (EINTR) and its handler runs in the turn that follows.
+ *
+ * @param sliceMs For how long at most nothing else is done: less where this thread has Workers to serve, too.
  * @throws what `signal` was aborted with
  */
 export async function waitReady(
@@ -51,13 +53,14 @@ export async function waitReady(
   events: number,
   deadline: Deadline,
   signal?: AbortSignal,
+  sliceMs = SLICE_MS,
 ): Promise<number> {
   const now = pollNow(fd, events);
   if (now !== 0) return now;
   for (;;) {
     await eventLoopTurn();
     signal?.throwIfAborted();
-    const ready = pollOnce(fd, events, Math.min(SLICE_MS, deadline.pollTimeoutMs >>> 0));
+    const ready = pollOnce(fd, events, Math.min(sliceMs, deadline.pollTimeoutMs >>> 0));
     if (ready > 0) return ready;
     if (deadline.expired) return 0;
   }

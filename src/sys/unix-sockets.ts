@@ -59,6 +59,11 @@ export function holdersOfSocket(inode: number): number[] {
   return pids.filter((pid) => hasOpen(pid, wanted)).sort((a, b) => a - b);
 }
 
+/** Whether a process has a socket open; false for another user's. */
+export function isHolderOfSocket(pid: number, inode: number): boolean {
+  return hasOpen(pid, `socket:[${inode}]`);
+}
+
 function hasOpen(pid: number, wanted: string): boolean {
   try {
     return readdirSync(`/proc/${pid}/fd`).some((fd) => linkOf(`/proc/${pid}/fd/${fd}`) === wanted);

@@ -50,6 +50,8 @@ i=0; while :; do i=$((i+1)); echo "COUNT $i"; done`;
 
   async boot(name: string, args: readonly string[] = []): Promise<RunningQemu> {
     const qemu = await this.start(name, args);
+    // It lives as long as the bench, which does not wait for it.
+    qemu.process.unref();
     await qemu.waitForSerial(/FILLED[\s\S]*COUNT 10\n/, TIMEOUT_MS);
     return qemu;
   }
