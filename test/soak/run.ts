@@ -8,6 +8,7 @@ import { fuzzQemuFile } from "../fuzz/qemu-file.ts";
 import { fuzzQemuStream } from "../fuzz/qemu-stream.ts";
 import { fuzzQemuTree } from "../fuzz/qemu-tree.ts";
 import { killBlkUnderLoad } from "../support/blk-kills.ts";
+import { measureDamageMemory } from "../support/damage-memory.ts";
 import { damagedKinds, damageSnapshots } from "../support/damage-snapshots.ts";
 import { handoverMoments, killAtHandover } from "../support/handover-kills.ts";
 import { killOperations } from "../support/kill-operations.ts";
@@ -63,6 +64,11 @@ export const soaks: readonly Soak[] = [
     name: `snapshot-damage-${kind}`,
     what: `10,000 flips and 1,000 cuts of a snapshot: ${kind}`,
     run: () => damageSnapshots(kind, 20261123, 10_000, 1_000),
+  })),
+  ...damagedKinds.map((kind) => ({
+    name: `snapshot-damage-memory-${kind}`,
+    what: `the most memory that a reader needs for them, damaged and forged: ${kind}`,
+    run: () => measureDamageMemory(kind, 20261123, 10_000, 1_000),
   })),
   {
     name: "snapshot-kill",

@@ -29,25 +29,14 @@ export async function damageSnapshots(
   try {
     const { path, key } = await makeSnapshot(folder, kind);
     const whole = new Uint8Array(readFileSync(path));
-    if (findingIn(path, key) !== undefined) throw new Error("the file was damaged before");
-    const random = randomNumbers(seed);
+    if (findingIn(path, key?.key) !== undefined) throw new Error("the file was damaged before");
     const places: Record<string, number> = {};
-    const expectFound = (bytes: Uint8Array, what: string) => {
+    for (const { bytes, what } of damages(whole, seed, flips, cuts)) {
       writeFileSync(path, bytes);
-      const place = findingIn(path, key);
+      const place = findingIn(path, key?.key);
       if (place === undefined || place === "")
         throw new Error(`${what} was not found (${kind}, seed ${seed})`);
       places[place] = (places[place] ?? 0) + 1;
-    };
-    for (let count = 0; count < flips; count += 1) {
-      const bytes = new Uint8Array(whole);
-      const at = random(bytes.length);
-      bytes[at]! ^= 1 << random(8);
-      expectFound(bytes, `a flip at ${at}`);
-    }
-    for (let count = 0; count < cuts; count += 1) {
-      const length = random(whole.length);
-      expectFound(whole.subarray(0, length), `a cut at ${length}`);
     }
     return { fileBytes: whole.length, places };
   } finally {
@@ -55,10 +44,30 @@ export async function damageSnapshots(
   }
 }
 
+/** Single bits that are flipped, then lengths at which it is cut. */
+export function* damages(
+  whole: Uint8Array,
+  seed: number,
+  flips: number,
+  cuts: number,
+): Generator<{ readonly bytes: Uint8Array; readonly what: string }, void> {
+  const random = randomNumbers(seed);
+  for (let count = 0; count < flips; count += 1) {
+    const bytes = new Uint8Array(whole);
+    const at = random(bytes.length);
+    bytes[at]! ^= 1 << random(8);
+    yield { bytes, what: `a flip at ${at}` };
+  }
+  for (let count = 0; count < cuts; count += 1) {
+    const length = random(whole.length);
+    yield { bytes: whole.subarray(0, length), what: `a cut at ${length}` };
+  }
+}
+
 /** Where a file is damaged; undefined for a whole one. Anything but our own errors is thrown on. */
-function findingIn(path: string, key: NewFileKey | undefined): string | undefined {
+export function findingIn(path: string, fileKey: Uint8Array | undefined): string | undefined {
   try {
-    using reader = SnapshotReader.open(path, key === undefined ? {} : { fileKey: key.key });
+    using reader = SnapshotReader.open(path, fileKey === undefined ? {} : { fileKey });
     const result = reader.verify({ deep: true });
     return result.ok ? undefined : (result.problems[0]?.section ?? "").replaceAll(/\d+/g, "N");
   } catch (error) {
@@ -68,7 +77,8 @@ function findingIn(path: string, key: NewFileKey | undefined): string | undefine
   }
 }
 
-async function makeSnapshot(folder: string, kind: DamagedKind) {
+/** A file of 4 MiB of memory with everything in it, and its key if it is encrypted. */
+export async function makeSnapshot(folder: string, kind: DamagedKind) {
   const random = randomNumbers(5);
   const memory = new Uint8Array(SIZE);
   for (let at = 0; at < SIZE / 2; at += 8) memory[at] = random(256);
