@@ -15,13 +15,3 @@ export async function runHook(
   if (status !== 0)
     logger.warn(`the command for arrivals ended with ${child.signalCode ?? status}: ${command}`);
 }
-
-/** sd_notify(3), where a service manager listens. */
-export function notifyServiceManager(state: string): void {
-  const { NOTIFY_SOCKET } = process.env;
-  if (NOTIFY_SOCKET === undefined) return;
-  Bun.spawnSync(["systemd-notify", state], {
-    env: { ...process.env },
-    stdio: ["ignore", "ignore", "inherit"],
-  });
-}

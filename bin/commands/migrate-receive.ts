@@ -1,14 +1,15 @@
 import { tmpdir } from "node:os";
 import { resolve } from "node:path";
-import type { Command } from "commander";
+import { type Command, InvalidArgumentError } from "commander";
 import { type ArrivalPolicy, type ReceiveReport, runReceiver } from "../../migrate/live/mod.ts";
 import { OperationsLog } from "../../migrate/mod.ts";
 import { version } from "../../package.json" with { type: "json" };
 import { UsageError } from "../../src/errors.ts";
+import { MAX_LIVE_SESSIONS } from "../../src/limits.ts";
 import { parseAddressOf } from "../address.ts";
 import { collect } from "../collect.ts";
 import { action, addCommand, type CommandContext } from "../command.ts";
-import { notifyServiceManager, runHook } from "../live-hooks.ts";
+import { runHook } from "../live-hooks.ts";
 import {
   addCertificateOptions,
   byteCount,
@@ -16,7 +17,9 @@ import {
   certificatesOf,
 } from "../live-options.ts";
 import { formatBytes, formatDuration } from "../output/format.ts";
+import { ServiceManager } from "../service-manager.ts";
 import { vhuCommand } from "../vhu-command.ts";
+import { wholeNumber } from "../whole-number.ts";
 
 interface ReceiveOptions extends CertificateOptions {
   readonly once?: boolean;
@@ -27,6 +30,7 @@ interface ReceiveOptions extends CertificateOptions {
   readonly sockets?: string;
   readonly qemu?: string;
   readonly onArrival?: string;
+  readonly atOnce?: number;
 }
 
 export function registerMigrateReceive(parent: Command): void {
@@ -57,6 +61,11 @@ once all of it was checked and the sender has given it up.`,
     .option("--allow <type>", "machine or qemu: what may arrive; may be repeated; default both", collect)
     .option("--memory-max <bytes>", "the most memory that a machine may have, e.g. 4G", byteCount)
     .option("--disk-max <bytes>", "the largest disk that a machine may have, e.g. 100G", byteCount)
+    .option(
+      "--at-once <count>",
+      `so many machines may arrive at a time; default ${MAX_LIVE_SESSIONS}`,
+      atOnce,
+    )
     .option("--sockets <folder>", "where control sockets and monitors go, as NAME.sock")
     .option("--qemu <program>", "the QEMU to start, instead of the installed one of the recorded name")
     .option("--on-arrival <command>", "run by sh when a machine runs here, with $VHU_NAME and $VHU_ADDRESS")
@@ -75,6 +84,11 @@ async function receive(
   if (certificates !== undefined && options.insecure)
     throw new UsageError("--insecure and certificates exclude each other");
   const { output, signal } = context;
+  using manager = ServiceManager.ofProcess(output.log);
+  signal.addEventListener("abort", () => manager.stopping(), { once: true });
+  let place = "";
+  let counts = { arriving: 0, arrived: 0 };
+  const tell = () => manager.status(`${place}; ${counts.arriving} arriving, ${counts.arrived} arrived`);
   await runReceiver({
     ...{
       address: { host, port },
@@ -82,6 +96,7 @@ async function receive(
       logger: output.log,
       log: new OperationsLog(),
       once: options.once ?? false,
+      atOnce: options.atOnce,
       signal,
     },
     security:
@@ -93,7 +108,12 @@ async function receive(
       if (why !== undefined) output.log.warn(why);
       output.status(`listening at ${host}:${actual}`, { port: actual });
       if (token !== undefined) output.status(`token: ${token}`, { token });
-      notifyServiceManager("READY=1");
+      place = `listening at ${host}:${actual}`;
+      tell();
+    },
+    onCount: (now) => {
+      counts = now;
+      tell();
     },
     onArrival: async (report) => {
       say(context, report);
@@ -102,6 +122,12 @@ async function receive(
     onFailure: (error) => output.log.error(`a migration failed: ${error.message}`),
   });
   return undefined;
+}
+
+function atOnce(text: string): number {
+  const count = wholeNumber(1)(text);
+  if (count <= MAX_LIVE_SESSIONS) return count;
+  throw new InvalidArgumentError(`At most ${MAX_LIVE_SESSIONS} machines.`);
 }
 
 function policyOf({ root, allow, memoryMax, diskMax, sockets, qemu }: ReceiveOptions): ArrivalPolicy {

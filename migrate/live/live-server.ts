@@ -37,6 +37,8 @@ export interface LiveServerOptions {
   readonly onSession: (session: Session) => void;
   /** No new migration is taken when this says why. */
   readonly refusal?: (() => string | undefined) | undefined;
+  /** So many migrations at a time. */
+  readonly atOnce?: number | undefined;
   readonly silenceMs?: number | undefined;
   readonly strangerTimeoutMs?: number | undefined;
 }
@@ -181,9 +183,11 @@ export class LiveServer implements Disposable {
   }
 
   #open({ secret, streams, retryMs }: NonNullable<Hello["open"]>): (link: Link) => void {
-    const { security, onSession, refusal } = this.#options;
+    const { security, onSession, refusal, atOnce: most = MAX_LIVE_SESSIONS } = this.#options;
     const reason =
-      this.sessionCount >= MAX_LIVE_SESSIONS ? "too many migrations arrive at once" : refusal?.();
+      this.sessionCount >= most
+        ? `too many migrations arrive at once: ${most} may, try again later`
+        : refusal?.();
     if (reason !== undefined) throw new StateError(reason);
     if (security.kind === "token") {
       const token = security.token();

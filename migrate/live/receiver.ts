@@ -30,6 +30,8 @@ export interface ReceiverOptions {
   readonly tokenLifetimeMs?: number | undefined;
   /** End after the first machine that was taken, or failed to be. */
   readonly once: boolean;
+  /** So many machines may arrive at a time. */
+  readonly atOnce?: number | undefined;
   readonly signal: AbortSignal;
   /** Listening; with the token to give to the sender, if there is one. Called again for each new token, with what the last one ended by. */
   readonly onReady: (ready: ReceiverReady) => void;
@@ -38,6 +40,8 @@ export interface ReceiverOptions {
     | undefined;
   /** A machine runs here. */
   readonly onArrival: (report: ReceiveReport) => Promise<void>;
+  /** How many arrive now, and have; each time that changes. */
+  readonly onCount?: ((counts: { readonly arriving: number; readonly arrived: number }) => void) | undefined;
   /** One did not arrive. */
   readonly onFailure: (error: Error) => void;
 }
@@ -59,7 +63,7 @@ export async function runReceiver(options: ReceiverOptions): Promise<void> {
         };
   const arrivals = new Arrivals(options);
   using server = await LiveServer.listen({
-    ...{ address, security, version, logger },
+    ...{ address, security, version, logger, atOnce: options.atOnce },
     refusal: () =>
       options.once && arrivals.hasTaken ? "this receiver takes one machine, and has it" : undefined,
     onSession: (session) => {
@@ -138,7 +142,15 @@ class Arrivals {
   begin(session: Session, onNothing: () => void): void {
     const work = this.#take(session, this.#options.once ? onNothing : () => {});
     this.#running.add(work);
-    void work.then(() => this.#running.delete(work));
+    this.#count();
+    void work.then(() => {
+      this.#running.delete(work);
+      this.#count();
+    });
+  }
+
+  #count(): void {
+    this.#options.onCount?.({ arriving: this.#running.size, arrived: this.#taken });
   }
 
   /** Ctrl-C ends what is not handed over yet; what is, goes on to its end. */

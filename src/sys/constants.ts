@@ -48,7 +48,7 @@ export const EPOLL_EVENT_BYTES = isArm ? 16 : 12;
 export const EPOLL_DATA_OFFSET = isArm ? 8 : 4;
 
 export const AF_UNIX = 1;
-export const SOCK = { STREAM: 1, NONBLOCK: O.NONBLOCK, CLOEXEC: O.CLOEXEC } as const;
+export const SOCK = { STREAM: 1, DGRAM: 2, NONBLOCK: O.NONBLOCK, CLOEXEC: O.CLOEXEC } as const;
 export const SOL_SOCKET = 1;
 export const SO = { SNDBUF: 7, RCVBUF: 8, PEERCRED: 17, RCVTIMEO: 20, SNDTIMEO: 21 } as const;
 export const SCM_RIGHTS = 1;

@@ -64,6 +64,7 @@ export { fillRandom } from "./random.ts";
 export { sendVector } from "./send-vector.ts";
 export { TAP_WOULD_BLOCK, Tap, TUN_F } from "./tap.ts";
 export { connectUnix, setBufferSizes, UnixListener } from "./unix-address.ts";
+export { UnixDatagram } from "./unix-datagram.ts";
 export { UnixSocket, WOULD_BLOCK } from "./unix-socket.ts";
 export {
   holdersOfSocket,

@@ -13,7 +13,8 @@ import { unixSockets } from "./unix-sockets.ts";
 // struct sockaddr_un: u16 family, 108 bytes of path, NUL included.
 const MAX_PATH_BYTES = 107;
 
-function socketAddress(path: string): { address: NativeBuffer; sizeBytes: number } {
+/** struct sockaddr_un of a path, with its NUL. @throws UsageError for one that does not fit */
+export function socketAddress(path: string): { address: NativeBuffer; sizeBytes: number } {
   const encoded = new TextEncoder().encode(path);
   if (encoded.length === 0 || encoded.length > MAX_PATH_BYTES) {
     throw new UsageError(

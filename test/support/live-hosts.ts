@@ -44,8 +44,11 @@ export class LiveHost {
     return [...within, "sh", "-c", script];
   }
 
+  /** More for the environment of what runs on it. */
+  readonly environment: Record<string, string> = {};
+
   get env(): Readonly<Record<string, string>> {
-    return { XDG_STATE_HOME: join(this.folder, `state-${this.name}`) };
+    return { XDG_STATE_HOME: join(this.folder, `state-${this.name}`), ...this.environment };
   }
 
   /** Limits what it sends by one of its interfaces, e.g. to "1gbit". */
