@@ -8,6 +8,7 @@ import {
   type OperationRecord,
   OperationsLog,
   recoverOperation,
+  requireSeen,
 } from "../../migrate/mod.ts";
 import { StateError, UsageError } from "../../src/errors.ts";
 import { action, addCommand, type CommandContext } from "../command.ts";
@@ -62,6 +63,7 @@ function requireInterrupted(log: OperationsLog, found: OperationRecord): Operati
   if (state === "running") {
     throw new StateError(`${record.id} is under way: vhu migrate cancel ${record.id} stops it`);
   }
+  if (state === "elsewhere") requireSeen(record);
   if (state === "finished") throw new StateError(`${record.id} has ended: ${record.outcome?.message}`);
   return record;
 }

@@ -7,6 +7,7 @@ import {
   type OperationRecord,
   type OperationState,
   OperationsLog,
+  placeOf,
 } from "../../migrate/mod.ts";
 import { VhuError } from "../../src/errors.ts";
 import { action, addCommand } from "../command.ts";
@@ -54,12 +55,12 @@ async function reportOf(log: OperationsLog, listed: OperationRecord): Promise<Op
     const { result, message } = record.outcome!;
     return { record, state, line: `${result}: ${message}` };
   }
-  if (state === "running") {
+  if (state === "running" || state === "elsewhere") {
     const progress = log.progressOf(record.id);
     const percent =
       progress === undefined || progress.total === 0 ? "" : `, ${percentOf(progress.done, progress.total)} %`;
-    const line = `${record.source} -> ${record.target}, ${record.phase}${percent}, process ${record.owner.pid}`;
-    return { record, state, line };
+    const line = `${record.source} -> ${record.target}, ${record.phase}${percent}, ${whereOf(record)}`;
+    return { record, state, line: state === "running" ? line : `${line}: only there it can be judged` };
   }
   try {
     const assessment = await assessOperation(record, lookAtMachine);
@@ -74,6 +75,12 @@ async function reportOf(log: OperationsLog, listed: OperationRecord): Promise<Op
 function documentOf({ record, state, line, assessment }: OperationReport) {
   const actions = assessment?.actions.map(describeAction);
   return { ...record, state, line, ...(actions === undefined ? {} : { actions }) };
+}
+
+function whereOf({ owner, host }: OperationRecord): string {
+  const place = placeOf(host);
+  if (place === "another host") return `process ${owner.pid} of the host ${host.hostName ?? host.machineId}`;
+  return `process ${owner.pid}${place === "here" ? "" : ` of ${place}`}`;
 }
 
 function percentOf(done: number, total: number): number {

@@ -1,5 +1,6 @@
 import { PeerError, StateError } from "../../src/errors.ts";
-import { Deadline, hostIdentity, signalProcess } from "../../src/sys/mod.ts";
+import { Deadline, signalProcess } from "../../src/sys/mod.ts";
+import { requireSeen } from "./operation-place.ts";
 import type { OperationRecord } from "./operation-record.ts";
 import { currentOperation } from "./operation-state.ts";
 import type { OperationsLog } from "./operations-log.ts";
@@ -15,11 +16,9 @@ export async function cancelOperation(
   record: OperationRecord,
   options: { readonly timeoutMs: number; readonly signal?: AbortSignal },
 ): Promise<ReturnType<typeof currentOperation>> {
-  const { id, owner, host } = record;
+  const { id, owner } = record;
   requireRunning(log, record);
-  if (host.pidNamespace !== hostIdentity().pidNamespace) {
-    throw new StateError(`${id} runs in another container: cancel it there`);
-  }
+  requireSeen(record);
   signalProcess(owner, "SIGINT");
   const deadline = new Deadline(options.timeoutMs);
   for (;;) {

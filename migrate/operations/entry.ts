@@ -36,6 +36,14 @@ const facts = z.object({
 });
 export type OperationFacts = Readonly<z.infer<typeof facts>>;
 
+/** The last two are missing in logs of the first versions. */
+const host = z.object({
+  bootId: z.string(),
+  pidNamespace: z.string(),
+  machineId: z.string().optional(),
+  hostName: z.string().optional(),
+});
+
 const outcome = z.object({
   result: z.enum(["done", "failed", "cancelled", "recovered"]),
   message: z.string(),
@@ -52,7 +60,7 @@ export const operationEntry = z.discriminatedUnion("entry", [
     target: z.string(),
     /** The vhu that does it. */
     owner: processIdentity,
-    host: z.object({ bootId: z.string(), pidNamespace: z.string() }),
+    host,
     at: z.string(),
     facts,
   }),
@@ -61,7 +69,7 @@ export const operationEntry = z.discriminatedUnion("entry", [
   z.object({
     entry: z.literal("taken-up"),
     owner: processIdentity,
-    host: z.object({ bootId: z.string(), pidNamespace: z.string() }),
+    host,
     at: z.string(),
   }),
   z.object({ entry: z.literal("end"), at: z.string(), outcome }),

@@ -5,6 +5,7 @@ export type { Assessment, FoundState, LookAtMachine, RecoveryAction } from "./as
 export { cancelOperation } from "./cancel.ts";
 export type { OperationFacts, OperationKind, OperationOutcome } from "./entry.ts";
 export { Operation, type OperationStart } from "./operation.ts";
+export { placeOf, requireSeen } from "./operation-place.ts";
 export type { OperationRecord } from "./operation-record.ts";
 export { currentOperation, type OperationState } from "./operation-state.ts";
 export { type OperationProgress, OperationsLog } from "./operations-log.ts";

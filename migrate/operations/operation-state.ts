@@ -1,10 +1,11 @@
 import { SyscallError } from "../../src/errors.ts";
-import { hasNoLock, hostIdentity, isRunning, O, openFile } from "../../src/sys/mod.ts";
+import { hasNoLock, isRunning, O, openFile } from "../../src/sys/mod.ts";
+import { placeOf } from "./operation-place.ts";
 import type { OperationRecord } from "./operation-record.ts";
 import type { OperationsLog } from "./operations-log.ts";
 
-/** "interrupted": its process is gone and nobody has recovered it. */
-export type OperationState = "running" | "interrupted" | "finished";
+/** "interrupted": its process is gone and nobody has recovered it. "elsewhere": only its own host or container can tell. */
+export type OperationState = "running" | "interrupted" | "finished" | "elsewhere";
 
 /** The operation as it is now: it may have ended since `record` was read. @throws FormatError, SyscallError */
 export function currentOperation(
@@ -15,13 +16,13 @@ export function currentOperation(
   if (isAlive(log, record)) return { record, state: "running" };
   // Only now its last word is certain.
   const last = log.read(record.id);
-  return { record: last, state: last.outcome === undefined ? "interrupted" : "finished" };
+  if (last.outcome !== undefined) return { record: last, state: "finished" };
+  const isSeen = ["here", "an earlier boot"].includes(placeOf(last.host));
+  return { record: last, state: isSeen ? "interrupted" : "elsewhere" };
 }
 
 function isAlive(log: OperationsLog, record: OperationRecord): boolean {
-  const { bootId, pidNamespace } = hostIdentity();
-  const isHere = record.host.bootId === bootId && record.host.pidNamespace === pidNamespace;
-  return (isHere && isRunning(record.owner)) || isHeld(log, record.id);
+  return (placeOf(record.host) === "here" && isRunning(record.owner)) || isHeld(log, record.id);
 }
 
 /** Its process holds a lock, which tells about a process in another container as well. */

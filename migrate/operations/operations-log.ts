@@ -1,12 +1,13 @@
-import { mkdirSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { FormatError, SyscallError, UsageError } from "../../src/errors.ts";
+import { FormatError, StateError, SyscallError, UsageError } from "../../src/errors.ts";
 import { MAX_ENDED_OPERATIONS, MAX_OPERATION_LOG_BYTES } from "../../src/limits.ts";
-import { stateFolder } from "../policy/mod.ts";
+import { requireOwn, stateFolder } from "../policy/mod.ts";
 import { parseEntries } from "./entry-lines.ts";
 import { type OperationRecord, recordOf } from "./operation-record.ts";
 
 const SUFFIX = ".log";
+const REMEDY = "set XDG_STATE_HOME to a folder of your own";
 const UNFINISHED_MS = 60_000;
 /** "save-1f3a9c02" */
 const NAME = /^(?:save|load|send|receive)-[0-9a-f]{8}\.log$/;
@@ -35,7 +36,7 @@ export class OperationsLog {
     return join(this.folder, `${id}.progress`);
   }
 
-  /** Of all operations whose log can be read, the newest first. */
+  /** Of all operations whose log can be read, the newest first. @throws StateError when others can write it */
   list(): OperationRecord[] {
     return this.#ids()
       .flatMap((id) => this.#tryRead(id) ?? [])
@@ -44,7 +45,7 @@ export class OperationsLog {
 
   /**
    * The operation of an id, or of its first letters where no other begins with them.
-   * @throws UsageError when there is none, or several; FormatError when its log is damaged
+   * @throws UsageError when there is none, or several; FormatError when its log is damaged; StateError when others can write it
    */
   find(text: string): OperationRecord {
     const ids = this.#ids();
@@ -59,6 +60,7 @@ export class OperationsLog {
 
   /** @throws FormatError, SyscallError */
   read(id: string): OperationRecord {
+    this.#requireOwn();
     const path = this.pathOf(id);
     const record = recordOf(id, parseEntries(textOf(path)));
     if (record === undefined) throw new FormatError(`${path} is damaged: its first entry is missing`, "log");
@@ -81,7 +83,11 @@ export class OperationsLog {
   prepare(): void {
     try {
       mkdirSync(this.folder, { recursive: true, mode: 0o700 });
+      this.#requireOwn();
+      // Where others could only read it, that ends now.
+      chmodSync(this.folder, 0o700);
     } catch (error) {
+      if (error instanceof StateError) throw error;
       throw new SyscallError(
         "mkdir",
         (error as NodeJS.ErrnoException).code ?? "EIO",
@@ -104,7 +110,14 @@ export class OperationsLog {
     }
   }
 
+  /** Whoever could write it could have processes ended, and machines let run. @throws StateError */
+  #requireOwn(): void {
+    const facts = statSync(this.folder, { throwIfNoEntry: false });
+    if (facts !== undefined) requireOwn(`the log ${this.folder}`, facts, REMEDY);
+  }
+
   #ids(): string[] {
+    this.#requireOwn();
     try {
       return readdirSync(this.folder)
         .filter((name) => NAME.test(name))
@@ -128,12 +141,14 @@ export class OperationsLog {
 
 function textOf(path: string): string {
   try {
-    if (statSync(path).size > MAX_OPERATION_LOG_BYTES) {
+    const facts = statSync(path);
+    requireOwn(path, facts, REMEDY);
+    if (facts.size > MAX_OPERATION_LOG_BYTES) {
       throw new FormatError(`${path} is larger than any log of an operation`, "log");
     }
     return readFileSync(path, "utf8");
   } catch (error) {
-    if (error instanceof FormatError) throw error;
+    if (error instanceof FormatError || error instanceof StateError) throw error;
     throw new SyscallError("open", (error as NodeJS.ErrnoException).code ?? "EIO", path);
   }
 }

@@ -1,8 +1,9 @@
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { homedir } from "node:os";
 import { isAbsolute, join } from "node:path";
 import { CompatibilityError, UsageError } from "../../src/errors.ts";
 import type { BackendRole } from "./backend-arguments.ts";
+import { readOwnFile } from "./read-own-file.ts";
 
 /** Where packages put what is not in PATH (virtiofsd's own documentation; Debian, Fedora). */
 const PLACES: Readonly<Record<string, readonly string[]>> = {
@@ -21,7 +22,7 @@ export class LocalPrograms {
     readonly vhuVersion?: string,
   ) {}
 
-  /** The command, without arguments. @throws CompatibilityError when it is not installed, UsageError for a bad list */
+  /** The command, without arguments. @throws CompatibilityError when it is not installed, UsageError for a bad list, StateError for one that others can write */
   commandOf(role: BackendRole): readonly string[] {
     if (role === "vhu") return this.vhu;
     const listed = this.#listed(role);
@@ -34,12 +35,8 @@ export class LocalPrograms {
   }
 
   #listed(role: string): readonly string[] | undefined {
-    let text: string;
-    try {
-      text = readFileSync(this.file, "utf8");
-    } catch {
-      return undefined;
-    }
+    const text = readOwnFile(this.file, "set XDG_CONFIG_HOME to a folder of your own");
+    if (text === undefined) return undefined;
     const command = this.#parse(text)[role];
     if (command === undefined) return undefined;
     const words = Array.isArray(command) ? command : [command];

@@ -11,6 +11,7 @@ export { type DiskFile, requireAllowedChain } from "./disk-chain.ts";
 export { LocalPrograms } from "./local-programs.ts";
 export { requireMayStart, type StartPolicy } from "./may-start.ts";
 export { formatOptionList, type OptionPair, parseOptionList, parseTypedOption } from "./option-list.ts";
+export { requireOwn } from "./own-file.ts";
 export { OwnSnapshots } from "./own-snapshots.ts";
 export { type QemuArgumentPolicy, qemuArguments } from "./qemu-arguments.ts";
 export { qemuDisks } from "./qemu-disks.ts";

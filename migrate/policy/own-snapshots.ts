@@ -1,5 +1,6 @@
-import { appendFileSync, mkdirSync, readFileSync } from "node:fs";
+import { appendFileSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
+import { readOwnFile } from "./read-own-file.ts";
 import { stateFolder } from "./state-folder.ts";
 
 const ROOT_DIGITS = 64;
@@ -24,12 +25,10 @@ export class OwnSnapshots {
     }
   }
 
+  /** @throws StateError when others can write the list */
   has(root: string): boolean {
     if (root.length !== ROOT_DIGITS) return false;
-    try {
-      return readFileSync(this.#file, "utf8").split("\n").includes(root);
-    } catch {
-      return false;
-    }
+    const text = readOwnFile(this.#file, "set XDG_STATE_HOME to a folder of your own") ?? "";
+    return text.split("\n").includes(root);
   }
 }

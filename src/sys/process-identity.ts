@@ -1,5 +1,5 @@
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
-import { constants } from "node:os";
+import { constants, hostname } from "node:os";
 import { check, Errno, lastErrno, syscallError } from "./errno.ts";
 import { Fd } from "./fd.ts";
 import { executableOf } from "./process.ts";
@@ -17,6 +17,9 @@ export interface ProcessIdentity {
 export interface HostIdentity {
   readonly bootId: string;
   readonly pidNamespace: string;
+  /** What tells a host that was started again from another one (machine-id(5)); where there is none, its name has to. */
+  readonly machineId?: string | undefined;
+  readonly hostName?: string | undefined;
 }
 
 /** Fields of /proc/PID/stat, counted from the one after the command's closing bracket (proc(5)). */
@@ -31,7 +34,24 @@ export function hostIdentity(): HostIdentity {
   return {
     bootId: readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim(),
     pidNamespace: readlinkSync("/proc/self/ns/pid"),
+    ...machineIdentity(),
   };
+}
+
+const MACHINE_ID_FILES = ["/etc/machine-id", "/var/lib/dbus/machine-id"];
+
+function machineIdentity(): Pick<HostIdentity, "machineId" | "hostName"> {
+  const hostName = hostname();
+  for (const file of MACHINE_ID_FILES) {
+    try {
+      const machineId = readFileSync(file, "utf8").trim();
+      // An image that has not been started yet has an empty one, or "uninitialized".
+      if (/^[0-9a-f]{32}$/.test(machineId)) return { machineId, hostName };
+    } catch {
+      // Not every system has one.
+    }
+  }
+  return { hostName };
 }
 
 /** Undefined where there is no such process, or it has ended and nobody has waited for it yet. */

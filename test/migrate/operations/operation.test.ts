@@ -1,6 +1,8 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import {
   appendFileSync,
+  chmodSync,
+  chownSync,
   existsSync,
   mkdtempSync,
   readdirSync,
@@ -15,11 +17,15 @@ import { join } from "node:path";
 import fc from "fast-check";
 import {
   assessOperation,
+  cancelOperation,
   currentOperation,
   Operation,
   type OperationRecord,
   OperationsLog,
 } from "../../../migrate/mod.ts";
+import type { OperationEntry } from "../../../migrate/operations/entry.ts";
+import { entryLine, parseEntries } from "../../../migrate/operations/entry-lines.ts";
+import { placeOf } from "../../../migrate/operations/operation-place.ts";
 import { FormatError, StateError, SyscallError, UsageError } from "../../../src/errors.ts";
 import { MAX_ENDED_OPERATIONS, MAX_OPERATION_LOG_BYTES } from "../../../src/limits.ts";
 
@@ -101,6 +107,33 @@ describe("an operation that broke off", () => {
     expect((await at({})).line).toStartWith("owner");
   });
 
+  test("hosts may share a home: nothing is concluded about another host's, nor is it ended", async () => {
+    const record = interrupted();
+    const text = readFileSync(log.pathOf(record.id), "utf8");
+    const moved = (host: Partial<OperationRecord["host"]>) => {
+      const other = { ...record, host: { ...record.host, ...host } };
+      const [begin] = parseEntries(text);
+      const lines = [{ ...begin!, host: other.host }, ...parseEntries(text).slice(1)];
+      writeFileSync(log.pathOf(record.id), lines.map((entry) => entryLine(entry as OperationEntry)).join(""));
+      return log.read(record.id);
+    };
+    const [there, here] = ["a".repeat(32), "b".repeat(32)];
+    const own = { ...record.host, bootId: "now", machineId: here, hostName: "b" };
+    const judged: [Partial<OperationRecord["host"]>, string][] = [
+      [{ bootId: "now" }, "here"],
+      [{ bootId: "before", machineId: here, hostName: "renamed" }, "an earlier boot"],
+      [{ bootId: "before", machineId: there, hostName: "b" }, "another host"],
+      [{ bootId: "before", machineId: undefined, hostName: "a" }, "another host"],
+      [{ bootId: "before", machineId: undefined, hostName: undefined }, "an earlier boot"],
+    ];
+    for (const [host, place] of judged) expect(placeOf({ ...own, ...host }, own)).toBe(place as never);
+    const foreign = moved({ bootId: "before", machineId: there, hostName: "a" });
+    expect(currentOperation(log, foreign).state).toBe("elsewhere");
+    await expect(assessOperation(foreign, async () => "gone")).rejects.toThrow("is of the host a");
+    await expect(cancelOperation(log, foreign, { timeoutMs: 1 })).rejects.toThrow("is of the host a");
+    expect(currentOperation(log, moved({ bootId: "before" })).state).toBe("interrupted");
+  });
+
   test("a running one is not taken up", () => {
     using operation = Operation.begin(log, start);
     expect(() => Operation.takeUp(log, operation.id)).toThrow("under way");
@@ -151,6 +184,30 @@ describe("an operation that broke off", () => {
 });
 
 describe("the log", () => {
+  test("is not believed where another user could have written it", () => {
+    const { id } = interrupted();
+    const refused = (message: string) => {
+      for (const act of [() => log.list(), () => log.find(id), () => log.read(id)]) {
+        expect(act).toThrow(StateError);
+        expect(act).toThrow(message);
+      }
+    };
+    chmodSync(log.folder, 0o770);
+    refused("others can write it (mode 770)");
+    expect(() => Operation.begin(log, start)).toThrow("others can write it");
+    chmodSync(log.folder, 0o755);
+    chmodSync(log.pathOf(id), 0o602);
+    refused("others can write it (mode 602)");
+    chmodSync(log.pathOf(id), 0o600);
+    expect(log.read(id).id).toBe(id);
+    using _operation = Operation.begin(log, start);
+    expect(statSync(log.folder).mode & 0o777).toBe(0o700);
+    if (process.geteuid?.() !== 0) return;
+    chownSync(log.folder, 12_345, 0);
+    refused("belongs to user 12345");
+    chownSync(log.folder, 0, 0);
+  });
+
   test("ids by their first letters; none, or more than one, is said", () => {
     const first = interrupted();
     const second = interrupted();
