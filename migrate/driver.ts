@@ -155,6 +155,8 @@ export interface VmDriver extends Disposable {
   describe(): Promise<VmDescription>;
   /** How fast it changes its memory, in bytes a second, looked at for so long; undefined where that is not known before. */
   dirtyRate?(milliseconds: number): Promise<number | undefined>;
+  /** What its processor has, by QEMU's names; undefined where that is not known. */
+  cpuFeatures?(): Promise<readonly string[] | undefined>;
   /** Looks whether it can be saved, touching nothing. */
   preflight(): Promise<readonly PreflightCheck[]>;
   /** Its disks, and whatever else has content outside of the machine that a move would have to bring. */

@@ -184,6 +184,8 @@ export const MAX_LIVE_STATES_BYTES = MAX_DEVICE_STATE_BYTES;
 export const MAX_LIVE_STATES_IN_MEMORY_BYTES = 64 * MiB;
 /** Disks of one migration: as many as an offer lists. */
 export const MAX_LIVE_DISKS = 256;
+/** Names of what a processor has; QEMU knows some 400. */
+export const MAX_CPU_FEATURES = 2048;
 /** Migrations that one receiver takes at a time. */
 export const MAX_LIVE_SESSIONS = 16;
 /** A connection that was silent for so long is broken; both sides say something every second. */

@@ -5,7 +5,7 @@ import { connectUnix, listeningPaths } from "../../src/sys/mod.ts";
 import type { PreflightCheck } from "../driver.ts";
 import { parseMachineConfig, pathsOf } from "../machine-file/mod.ts";
 import { isPlacedBelow, LocalPrograms } from "../policy/mod.ts";
-import { loadPlan, type QemuCommand } from "../qemu/mod.ts";
+import { checkCpu, loadPlan, type QemuCommand } from "../qemu/mod.ts";
 import { type DiskPlan, planDisks } from "./arrival-disks.ts";
 import type { ArrivalRoom } from "./arrival-room.ts";
 import { diskPathsOf } from "./disk-markers.ts";
@@ -58,6 +58,19 @@ export function arrivalCommand(
   const programs = new LocalPrograms(vhu);
   const options = { roots, programs, program: qemu, socketPath };
   return loadPlan(machine, { ...options, withoutBackends: true, keepsGeneration: true }).qemu;
+}
+
+/** Whether QEMU can give it the processor that it has: what is allowed is started for that, and ended. */
+export async function checkArrivalCpu(offer: Offer, policy: ArrivalPolicy): Promise<PreflightCheck[]> {
+  const { type, machine, cpuFeatures } = offer;
+  if (type !== "qemu" || cpuFeatures === undefined || !policy.allow.includes(type)) return [];
+  try {
+    return [await checkCpu(arrivalCommand(machine, policy, policy.socketFolder), cpuFeatures)];
+  } catch (error) {
+    // What is wrong with its command line, `checkArrival` says.
+    if (error instanceof VhuError) return [];
+    throw error;
+  }
 }
 
 const NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$/;

@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { FormatError } from "../../src/errors.ts";
 import {
+  MAX_CPU_FEATURES,
   MAX_LIVE_DISKS,
   MAX_LIVE_RETRY_MS,
   MAX_LIVE_STREAMS,
@@ -88,6 +89,8 @@ export const liveMessage = z.discriminatedUnion("kind", [
     machine: z.record(z.string(), z.unknown()),
     disks: z.array(disk).max(MAX_LIVE_DISKS),
     checkOnly: z.boolean(),
+    /** Of a QEMU machine: what its processor has, by QEMU's names. */
+    cpuFeatures: z.array(text).max(MAX_CPU_FEATURES).optional(),
   }),
   /** Receiver: what it found; bytes that it took for the measurement of the link. */
   z.object({

@@ -6,7 +6,7 @@ import { GuestMemory } from "../ram/mod.ts";
 import type { SnapshotRegion } from "../snapshot/mod.ts";
 import type { ImageOutline } from "../storage/mod.ts";
 import { type Arrival, addressOf, startArrival } from "./arrival.ts";
-import { type ArrivalPolicy, checkArrival, planArrivingDisks } from "./arrival-policy.ts";
+import { type ArrivalPolicy, checkArrival, checkArrivalCpu, planArrivingDisks } from "./arrival-policy.ts";
 import type { ArrivalRoom, HeldPlace, PlaceWish } from "./arrival-room.ts";
 import { ArrivingDisks } from "./arriving-disks.ts";
 import { DestinationSide } from "./destination-side.ts";
@@ -61,7 +61,9 @@ export async function receiveMachine(
   const signal = AbortSignal.any([session.signal, options.signal]);
   try {
     const offer = await session.expect("offer", signal, "stepMs");
-    const checks = checkArrival(offer, options.policy, options.room);
+    const cpu = await checkArrivalCpu(offer, options.policy);
+    // No wait from here until its place is held.
+    const checks = [...checkArrival(offer, options.policy, options.room), ...cpu];
     const { copies } = planArrivingDisks(offer, options.policy, options.room);
     const ok = checks.every((check) => check.ok);
     const paths = copies.length === 0 ? {} : { copies: copies.map(({ path }) => path) };

@@ -131,14 +131,17 @@ function outcomeOf(error: VhuError) {
   return { result, message: error.message };
 }
 
-type WholeMachine = VmDescription & { readonly machine: Readonly<Record<string, unknown>> };
+type WholeMachine = VmDescription & {
+  readonly machine: Readonly<Record<string, unknown>>;
+  readonly cpuFeatures: readonly string[] | undefined;
+};
 
 async function describe(driver: VmDriver): Promise<WholeMachine> {
   const description = await driver.describe();
   const { machine } = description;
   if (machine === undefined)
     throw new CompatibilityError("only a whole machine can be sent: qmp:PATH or machine:PATH");
-  return { ...description, machine };
+  return { ...description, machine, cpuFeatures: await driver.cpuFeatures?.() };
 }
 
 /** What the source has found on its own. */
@@ -164,13 +167,15 @@ async function preflightWith(
   { description, own, storage, markers: { disks }, dirtyRate, checkOnly }: Found,
   { signal, downtimeMaxMs }: Pick<SendOptions, "signal" | "downtimeMaxMs">,
 ): Promise<Preflight> {
-  const { name, runState, memoryBytes, machine, residentBytes: inUseBytes = memoryBytes } = description;
+  const { name, runState, memoryBytes, machine, cpuFeatures } = description;
+  const { residentBytes: inUseBytes = memoryBytes } = description;
   const type = isQemuMachine(machine) ? "qemu" : "machine";
   const offer: Offer = {
     ...{ kind: "offer", ...hostFacts(), name, type, runState, memoryBytes },
     machine: { ...machine },
     disks: disks.map((disk) => ({ ...disk, copy: storage?.copyOf(disk.path) })),
     checkOnly,
+    ...(cpuFeatures === undefined ? {} : { cpuFeatures: [...cpuFeatures] }),
   };
   await session.say(offer);
   const { checks, ok, copies: paths = [] } = await session.expect("checked", signal, "stepMs");

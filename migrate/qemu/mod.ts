@@ -1,6 +1,7 @@
 /** QEMU machines: their monitor, their stream, and the driver over both. */
 
 export type { DiskChange, PropertyChange } from "./change-arguments.ts";
+export { checkCpu } from "./check-cpu.ts";
 export { type QemuCoreLayout, qemuCoreLayout } from "./core/core-layout.ts";
 export type { BackendStateDecoder } from "./decode/backend-state.ts";
 export { type QemuTreeOptions, qemuDeviceTrees } from "./decode/device-trees.ts";

@@ -18,6 +18,7 @@ import { memoryPieces } from "../ram/mod.ts";
 import type { SnapshotManifest } from "../snapshot/mod.ts";
 import { backgroundSettings, requireBackgroundFit } from "./background-save.ts";
 import { commitOverlay, hasNode } from "./commit-overlay.ts";
+import { cpuFeatures, lastOption } from "./cpu-features.ts";
 import { describeMachine } from "./describe-machine.ts";
 import { dirtyRate } from "./dirty-rate.ts";
 import type { DiskCare } from "./disk-care.ts";
@@ -34,7 +35,7 @@ import { requireFit, requireSameDisks } from "./qemu-fit.ts";
 import { parseQemuMachine, type QemuMachine } from "./qemu-machine.ts";
 import { qemuPreflight } from "./qemu-preflight.ts";
 import { qemuProcess } from "./qemu-process.ts";
-import { qmpStatus } from "./qmp-answers.ts";
+import { qmpCpus, qmpStatus } from "./qmp-answers.ts";
 import { QmpClient, type QmpConnectOptions } from "./qmp-client.ts";
 import { qmpNothing } from "./qmp-messages.ts";
 import { readRest } from "./read-rest.ts";
@@ -108,6 +109,14 @@ export class QemuDriver implements VmDriver {
       devices: virtioDevices.map(({ type, path }) => ({ name: path, type })),
       machine,
     };
+  }
+
+  async cpuFeatures(): Promise<readonly string[] | undefined> {
+    const [cpu] = await this.#client.request("query-cpus-fast", { answer: qmpCpus });
+    const { commandLine, cpuType = "" } = await describeMachine(this.#client, this.#identities);
+    if (cpu === undefined) return undefined;
+    const given = lastOption(commandLine ?? [], "-cpu") ?? cpuType.replace(/(?:-\w+)?-cpu$/, "");
+    return cpuFeatures(this.#client, given, cpu["qom-path"]);
   }
 
   dirtyRate(milliseconds: number): Promise<number | undefined> {

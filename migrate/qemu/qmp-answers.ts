@@ -29,6 +29,10 @@ export const qmpPrecopy = z.looseObject({
 });
 export type QmpPrecopy = z.infer<typeof qmpPrecopy>;
 
+export const qmpCpuExpansion = z.looseObject({
+  model: z.looseObject({ props: z.record(z.string(), z.unknown()).optional() }),
+});
+export const qmpNames = z.array(z.string());
 export const qmpDirtyRate = z.looseObject({ status: z.string(), "dirty-rate": size.optional() });
 export const qmpCapabilities = z.array(z.looseObject({ capability: z.string(), state: z.boolean() }));
 export const qmpParameters = z.record(z.string(), z.unknown());
