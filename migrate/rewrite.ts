@@ -29,10 +29,13 @@ export async function rewriteSnapshot(
   options: RewriteOptions = {},
 ): Promise<SnapshotSummary> {
   const header = headerFieldsOf(reader.header);
+  // Who has paid for the hashes of pages keeps them, but for a version that has none.
+  const pageHashes = options.formatVersion !== 0 && hasPageHashes(reader);
+  const writing = { ...options, pageHashes };
   using writer =
     typeof target === "string"
-      ? SnapshotWriter.toFile(target, header, options)
-      : SnapshotWriter.toFd(target, header, options);
+      ? SnapshotWriter.toFile(target, header, writing)
+      : SnapshotWriter.toFd(target, header, writing);
   writer.writeMemoryMap(reader.memoryMap);
   await copyMemory(reader, writer, options);
   for (const stream of reader.streams) copyStream(reader, writer, stream, options);
@@ -42,6 +45,10 @@ export async function rewriteSnapshot(
   });
   writer.writeManifest({ ...reader.manifest, devices });
   return writer.finish();
+}
+
+function hasPageHashes(reader: SnapshotReader): boolean {
+  return reader.records().some(({ type }) => type === RecordType.pageHashes);
 }
 
 function copyStream(

@@ -40,7 +40,7 @@ export function registerSnapshotConvert(parent: Command): void {
     description: `write a snapshot anew: version, encryption; from and to directories, QEMU's and libvirt's files
 
 TARGET holds the same machine, compressed anew, in the newest version of the format. It is encrypted with a key of its own where
---encrypt-to or --encrypt-passphrase-file is given, else it is not, whatever FILE was. A signature is not kept. FILE and TARGET may
+--encrypt-to or --encrypt-passphrase-file is given; for one of an encrypted FILE that is not, say --decrypt. A signature is not kept. FILE and TARGET may
 be "-" where they are snapshots.
 --to directory writes a directory of plain files: snapshot.json with all that is JSON in a snapshot, a file for each memory region,
 device and stream. Such a directory, edited or not, is a FILE as well: its JSON and the sizes of its files are checked.
@@ -58,7 +58,7 @@ docs/qemu-streams.md says what is kept.`,
       ["vhu snapshot convert web.save web.vhu", "what virsh save wrote"],
       ["vhu snapshot convert --to qemu web.vhu web.mig", "for qemu-system-x86_64 … -incoming file:web.mig"],
       ["vhu snapshot convert --encrypt-to age1… web.vhu safe.vhu", "encrypt"],
-      ["vhu snapshot convert --identity key.txt safe.vhu web.vhu", "decrypt"],
+      ["vhu snapshot convert --decrypt --identity key.txt safe.vhu web.vhu", "decrypt"],
     ],
     exitStatus: {
       3: "the file is no snapshot, or is damaged, or a directory's JSON is wrong; there is no TARGET",

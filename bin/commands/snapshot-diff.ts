@@ -8,11 +8,13 @@ import {
   type SnapshotReader,
   type SnapshotRegion,
 } from "../../migrate/snapshot/mod.ts";
+import { UsageError } from "../../src/errors.ts";
 import { aboutLater } from "../about.ts";
 import { action, addCommand } from "../command.ts";
 import { addOpeningOptions, type OpeningOptions, openWith } from "../credentials.ts";
 import { formatBytes } from "../output/format.ts";
 import { printable } from "../output/printable.ts";
+import type { Progress } from "../output/progress.ts";
 import { diffStates } from "../snapshot/diff-states.ts";
 
 const DIFFERENCE_STATUS = 6;
@@ -40,11 +42,13 @@ what they stand for.`,
   });
   addOpeningOptions(command).action(
     action(async ({ output }, leftFile: string, rightFile: string, options: OpeningOptions) => {
+      if (leftFile === "-" && rightFile === "-") throw new UsageError("only one of the two can be stdin");
       using left = await aboutLater(leftFile, () => openWith(leftFile, options));
       using right = await aboutLater(rightFile, () => openWith(rightFile, options));
       const devices = diffDevices(left, right);
       const states = await diffStates(left, right);
-      const memory = diffRegions(left, right);
+      using progress = output.json ? undefined : output.progress("compare");
+      const memory = diffRegions(left, right, progress);
       const isSame =
         devices.length + states.fields.length === 0 && memory.every(({ ranges }) => ranges.length === 0);
       if (output.json) output.document({ isSame, devices, states: states.fields, memory });
@@ -92,11 +96,18 @@ interface RegionDiff {
   readonly ranges: readonly { readonly offset: number; readonly sizeBytes: number }[];
 }
 
-function diffRegions(left: SnapshotReader, right: SnapshotReader): RegionDiff[] {
+function diffRegions(left: SnapshotReader, right: SnapshotReader, progress?: Progress): RegionDiff[] {
+  const totalBytes = left.memoryMap.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+  let before = 0;
   return regionPairs(left, right).map(([a, b]) => {
     const region = a?.name ?? b?.name ?? "";
-    if (a !== undefined && a.sizeBytes === b?.sizeBytes)
-      return { region, ranges: [...diffMemory(left, right, a.id, b.id)] };
+    if (a !== undefined && a.sizeBytes === b?.sizeBytes) {
+      const onProgress = (doneBytes: number) =>
+        progress?.update({ doneBytes: before + doneBytes, totalBytes });
+      const ranges = [...diffMemory(left, right, a.id, { rightId: b.id, onProgress })];
+      before += a.sizeBytes;
+      return { region, ranges };
+    }
     const sizes = [a, b].map((each) => (each === undefined ? "missing" : formatBytes(each.sizeBytes)));
     const ranges = [{ offset: 0, sizeBytes: Math.max(a?.sizeBytes ?? 0, b?.sizeBytes ?? 0) }];
     return { region, note: `${sizes[0]} became ${sizes[1]}`, ranges };

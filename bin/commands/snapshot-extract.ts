@@ -6,14 +6,16 @@ import {
   extractStream,
   RecordType,
   type SnapshotReader,
+  type SnapshotRegion,
   type StreamEntry,
 } from "../../migrate/snapshot/mod.ts";
 import { UsageError } from "../../src/errors.ts";
 import { aboutLater } from "../about.ts";
 import { action, addCommand, type CommandContext } from "../command.ts";
 import { addOpeningOptions, type OpeningOptions, openWith } from "../credentials.ts";
+import type { Progress } from "../output/progress.ts";
 import { deviceNamed } from "../snapshot/device-named.ts";
-import { targetOf } from "../snapshot/rewrite.ts";
+import { targetName, targetOf } from "../snapshot/rewrite.ts";
 
 interface ExtractOptions extends OpeningOptions {
   readonly core?: boolean;
@@ -61,8 +63,12 @@ memory by guest-physical addresses; of a QEMU PC it has the processors' register
         if (core) return await extractWholeCore({ output, signal }, reader, targetText, target);
         if (device !== undefined) extractDevice(reader, deviceNamed(reader, device).id, target);
         else if (stream !== undefined) extractStream(reader, streamNamed(reader, stream), target);
-        else await extractRegion(reader, regionNamed(reader, region ?? ""), target, { signal });
-        output.summary({ file: targetText }, () => [`${targetText} is written`]);
+        else {
+          const wanted = regionNamed(reader, region ?? "");
+          using progress = output.progress("extract");
+          await extractRegion(reader, wanted.id, target, { signal, onProgress: counted(progress, [wanted]) });
+        }
+        output.summary({ file: targetText }, () => [`${targetName(targetText)} is written`]);
         return undefined;
       }),
     );
@@ -75,22 +81,29 @@ async function extractWholeCore(
   targetText: string,
   target: string | number,
 ): Promise<undefined> {
+  using progress = output.progress("extract");
+  const options = { signal, onProgress: counted(progress, reader.memoryMap) };
   let hasRegisters = false;
   if (reader.manifest.machine?.kind === "qemu") {
     const { qemuCoreLayout } = await import("../../migrate/qemu/mod.ts");
     const layout = qemuCoreLayout(reader);
-    await extractCore(reader, target, { signal, layout });
+    await extractCore(reader, target, { ...options, layout });
     hasRegisters = layout.hasRegisters;
-  } else await extractCore(reader, target, { signal });
+  } else await extractCore(reader, target, options);
   output.summary({ file: targetText, hasRegisters }, () => [
-    `${targetText} is written, ${hasRegisters ? "with the processors' registers" : "without registers"}`,
+    `${targetName(targetText)} is written, ${hasRegisters ? "with the processors' registers" : "without registers"}`,
   ]);
   return undefined;
 }
 
-function regionNamed({ memoryMap }: SnapshotReader, name: string): number {
+function counted(progress: Progress, regions: readonly SnapshotRegion[]): (doneBytes: number) => void {
+  const totalBytes = regions.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+  return (doneBytes) => progress.update({ doneBytes, totalBytes });
+}
+
+function regionNamed({ memoryMap }: SnapshotReader, name: string): SnapshotRegion {
   const region = memoryMap.find((candidate) => candidate.name === name);
-  if (region !== undefined) return region.id;
+  if (region !== undefined) return region;
   const names = memoryMap.map((candidate) => candidate.name).join(", ");
   throw new UsageError(`there is no region "${name}"; there is ${names === "" ? "none" : names}`);
 }

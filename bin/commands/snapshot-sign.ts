@@ -5,6 +5,7 @@ import { SyscallError } from "../../src/errors.ts";
 import { about } from "../about.ts";
 import { parseAddressOf } from "../address.ts";
 import { action, addCommand } from "../command.ts";
+import { targetName, targetOf } from "../snapshot/rewrite.ts";
 
 const STDIN = 0;
 
@@ -15,7 +16,7 @@ export function registerSnapshotSign(parent: Command): void {
 
 Signs every byte of FILE with an Ed25519 key, into TARGET; FILE stays. The root stays the same, so snapshots that are based on FILE
 go on being based on it, and an encrypted one needs no key for this. "vhu snapshot verify" shows the signer; "vhu migrate load" starts
-programs for a snapshot of a key that is in ~/.config/vhu/trusted-keys (lines of "ed25519:HEX NAME"). FILE may be "-" for stdin.`,
+programs for a snapshot of a key that is in ~/.config/vhu/trusted-keys (lines of "ed25519:HEX NAME"). FILE and TARGET may be "-".`,
     examples: [
       ["openssl genpkey -algorithm ed25519 -out key.pem", "a new key"],
       ["vhu snapshot sign --key key.pem web.vhu web.signed.vhu", "sign web.vhu with it"],
@@ -28,10 +29,16 @@ programs for a snapshot of a key that is in ~/.config/vhu/trusted-keys (lines of
         const source = parseAddressOf(file, "snapshot", ["file", "stdio"]);
         using spool = source.kind === "stdio" ? about(file, () => spoolPipe(STDIN)) : undefined;
         const path = source.kind === "stdio" ? (spool?.path ?? "") : source.path;
-        const target = parseAddressOf(targetText, "snapshot", ["file"]);
-        const { publicKey } = about(file, () => signSnapshot(path, target.path, pemIn(options.key)));
-        output.summary({ file: target.path, publicKey }, () => [
-          `${target.path} is signed`,
+        const target = targetOf(output, targetText);
+        const pem = pemIn(options.key);
+        using progress = output.progress("sign");
+        const { publicKey } = about(file, () =>
+          signSnapshot(path, target, pem, (doneBytes, totalBytes) =>
+            progress.update({ doneBytes, totalBytes }),
+          ),
+        );
+        output.summary({ file: targetText, publicKey }, () => [
+          `${targetName(targetText)} is signed`,
           `  key ed25519:${publicKey}`,
         ]);
       }),

@@ -1,6 +1,7 @@
 import { type Command, InvalidArgumentError } from "commander";
 import { OwnSnapshots, rewriteSnapshot } from "../../migrate/mod.ts";
 import { type NewFileKey, newFileKey, type SnapshotReader } from "../../migrate/snapshot/mod.ts";
+import { UsageError } from "../../src/errors.ts";
 import { aboutLater } from "../about.ts";
 import { parseAddressOf } from "../address.ts";
 import { collect } from "../collect.ts";
@@ -19,6 +20,7 @@ export interface WritingOptions {
   readonly encryptTo?: readonly string[];
   readonly encryptPassphraseFile?: readonly string[];
   readonly level?: number;
+  readonly decrypt?: boolean;
 }
 
 /** The options of every command that writes a snapshot anew. */
@@ -30,7 +32,8 @@ export function addWritingOptions(command: Command): Command {
       "--encrypt-passphrase-file <file>",
       "encrypt with the passphrase in a file; may be repeated",
       collect,
-    );
+    )
+    .option("--decrypt", "of an encrypted snapshot, write one that is not");
 }
 
 function levelOf(text: string): number {
@@ -42,6 +45,24 @@ function levelOf(text: string): number {
 /** What a writer takes of the options. */
 export async function writerOptions({ level, ...options }: WritingOptions) {
   return { level, fileKey: await keyOf(options) };
+}
+
+/** @throws UsageError for an encrypted snapshot, where nobody said whether what is written is to be encrypted, too */
+function requireSaid(reader: SnapshotReader, options: WritingOptions): void {
+  const isToBe = (options.encryptTo ?? options.encryptPassphraseFile) !== undefined;
+  if (isToBe && options.decrypt) throw new UsageError("--decrypt goes without encryption");
+  if (isToBe || options.decrypt || !isAnyEncrypted(reader)) return;
+  throw new UsageError(
+    "the snapshot is encrypted, and what is written would not be: give --encrypt-to or --encrypt-passphrase-file, or --decrypt",
+  );
+}
+
+/** The file, or one that it is based on: all of it is written. */
+function isAnyEncrypted(reader: SnapshotReader): boolean {
+  for (let file: SnapshotReader | undefined = reader; file !== undefined; file = file.openParent()) {
+    if (file.isEncrypted) return true;
+  }
+  return false;
 }
 
 /** Undefined where nobody asked for encryption. */
@@ -58,14 +79,20 @@ export async function rewrite(
   { output, signal }: CommandContext,
   file: string,
   targetText: string,
-  options: OpeningOptions & WritingOptions & { readonly formatVersion?: number | undefined },
+  options: OpeningOptions &
+    WritingOptions & {
+      readonly formatVersion?: number | undefined;
+      readonly label?: string;
+      readonly what?: string;
+    },
   states?: (reader: SnapshotReader) => ReadonlyMap<number, Uint8Array>,
 ): Promise<undefined> {
   const target = targetOf(output, targetText);
   const writing = { ...(await writerOptions(options)), formatVersion: options.formatVersion };
   using reader = await aboutLater(file, () => openWith(file, options));
+  requireSaid(reader, options);
   const deviceStates = states?.(reader);
-  using progress = output.progress("write");
+  using progress = output.progress(options.label ?? "write");
   const { root, sizeBytes } = await rewriteSnapshot(reader, target, {
     ...writing,
     signal,
@@ -75,7 +102,7 @@ export async function rewrite(
   // Whoever changed a state wrote that file; a converted one is as trusted as it was.
   const own = new OwnSnapshots();
   if (own.has(reader.root)) own.add(root);
-  summarize(output, targetText, root, sizeBytes);
+  summarize(output, targetText, root, sizeBytes, options.what);
   return undefined;
 }
 
@@ -88,6 +115,14 @@ export function targetOf(output: Output, text: string): string | number {
 }
 
 /** What was written, for people and programs. */
-export function summarize(output: Output, file: string, root: string, sizeBytes: number): void {
-  output.summary({ file, root, sizeBytes }, () => [`${file}: ${formatBytes(sizeBytes)}`, `  root ${root}`]);
+export function summarize(output: Output, file: string, root: string, sizeBytes: number, what = ""): void {
+  output.summary({ file, root, sizeBytes }, () => [
+    `${targetName(file)}: ${formatBytes(sizeBytes)}${what === "" ? "" : `, ${what}`}`,
+    `  root ${root}`,
+  ]);
+}
+
+/** What a target is called in a sentence. */
+export function targetName(text: string): string {
+  return text === "-" ? "stdout" : text;
 }

@@ -1,11 +1,8 @@
-import { writeFileSync } from "node:fs";
-import { SyscallError } from "../../src/errors.ts";
+import { OutputFile, writeAll } from "../../migrate/snapshot/mod.ts";
 
-/** Writes a small file as a whole, readable for its owner only. @throws SyscallError */
-export function writeNewFile(path: string, content: string | Uint8Array): void {
-  try {
-    writeFileSync(path, content, { mode: 0o600 });
-  } catch (error) {
-    throw new SyscallError("open", (error as NodeJS.ErrnoException).code ?? "EIO", path);
-  }
+/** Writes a small file as a whole or not at all, readable for its owner only. @throws SyscallError, UsageError */
+export function writeNewFile(path: string, content: string): void {
+  using file = new OutputFile(path);
+  writeAll(file.fd, new TextEncoder().encode(content), path);
+  file.publish();
 }

@@ -7,17 +7,22 @@ export interface MemoryRange {
   readonly sizeBytes: number;
 }
 
+export interface DiffMemoryOptions {
+  /** Of the region in the second one, where it has another id there. */
+  readonly rightId?: number;
+  onProgress?(doneBytes: number): void;
+}
+
 /**
  * Where two snapshots of a region of the same size differ, page by page; neighbours are one range.
  *
- * @param rightId Of the region in the second one, where it has another id there.
  * @throws FormatError
  */
 export function* diffMemory(
   left: SnapshotReader,
   right: SnapshotReader,
   regionId: number,
-  rightId = regionId,
+  { rightId = regionId, onProgress }: DiffMemoryOptions = {},
 ): Generator<MemoryRange, void> {
   const [ours, theirs] = [left.memory(regionId), right.memory(rightId)];
   let [a, b] = [ours.next(), theirs.next()];
@@ -32,6 +37,7 @@ export function* diffMemory(
         open = { offset: at, sizeBytes: MEMORY_PAGE_BYTES };
       }
     }
+    onProgress?.(at);
     const [isOurEnd, isTheirEnd] = [endOf(a.value) === at, endOf(b.value) === at];
     if (isOurEnd) a = ours.next();
     if (isTheirEnd) b = theirs.next();

@@ -1,5 +1,5 @@
 import { ftruncateSync } from "node:fs";
-import { UsageError } from "../../src/errors.ts";
+import { SyscallError, UsageError } from "../../src/errors.ts";
 import { type CoreLayout, coreFileHead, plainCoreLayout } from "./core-file.ts";
 import { systemCall, writeAll } from "./file-io.ts";
 import type { StreamEntry } from "./index-table.ts";
@@ -19,10 +19,13 @@ export async function extractRegion(
 ): Promise<void> {
   const region = reader.memoryMap.find(({ id }) => id === regionId);
   if (region === undefined) throw new UsageError(`the snapshot has no memory region ${regionId}`);
-  if (typeof target === "number") return writeRegion(reader, regionId, target, options);
+  if (typeof target === "number") {
+    writeRegion(reader, regionId, target, options);
+    return;
+  }
   using file = new OutputFile(target);
   systemCall("ftruncate", target, () => ftruncateSync(file.fd, region.sizeBytes));
-  await reader.loadRegion(regionId, file.fd, options);
+  await aboutTarget(target, reader.loadRegion(regionId, file.fd, options));
   file.publish();
 }
 
@@ -42,15 +45,24 @@ export async function extractCore(
   const { head, offsets } = coreFileHead(chosen, architecture);
   if (typeof target === "number") {
     writeAll(target, head, PIPE);
-    for (const id of offsets.keys()) writeRegion(reader, id, target, options);
+    let doneBytes = 0;
+    for (const id of offsets.keys()) {
+      doneBytes += writeRegion(reader, id, target, {
+        ...options,
+        onProgress: onProgressFrom(options, doneBytes),
+      });
+    }
     return;
   }
   using file = new OutputFile(target);
   writeAll(file.fd, head, target);
   const totalBytes = chosen.segments.reduce((sum, { sizeBytes }) => sum + sizeBytes, head.length);
   systemCall("ftruncate", target, () => ftruncateSync(file.fd, totalBytes));
+  let doneBytes = 0;
   for (const [regionId, targetOffset] of offsets) {
-    await reader.loadRegion(regionId, file.fd, { ...options, targetOffset });
+    const onProgress = onProgressFrom(options, doneBytes);
+    await aboutTarget(target, reader.loadRegion(regionId, file.fd, { ...options, targetOffset, onProgress }));
+    doneBytes += reader.memoryMap.find(({ id }) => id === regionId)?.sizeBytes ?? 0;
   }
   file.publish();
 }
@@ -67,8 +79,14 @@ export function extractStream(reader: SnapshotReader, stream: StreamEntry, targe
 
 const PIPE = "the pipe";
 
-/** In order: a pipe takes nothing else. */
-function writeRegion(reader: SnapshotReader, regionId: number, fd: number, { signal }: LoadProgress): void {
+/** In order: a pipe takes nothing else. @returns the bytes that were written */
+function writeRegion(
+  reader: SnapshotReader,
+  regionId: number,
+  fd: number,
+  { signal, onProgress }: LoadProgress,
+): number {
+  let doneBytes = 0;
   for (const piece of reader.memory(regionId)) {
     signal?.throwIfAborted();
     if ("bytes" in piece) writeAll(fd, piece.bytes, PIPE);
@@ -77,6 +95,24 @@ function writeRegion(reader: SnapshotReader, regionId: number, fd: number, { sig
         writeAll(fd, ZEROS.subarray(0, Math.min(left, ZEROS.length)), PIPE);
       }
     }
+    doneBytes += piece.sizeBytes;
+    onProgress?.(doneBytes);
+  }
+  return doneBytes;
+}
+
+function onProgressFrom({ onProgress }: LoadProgress, before: number): LoadProgress["onProgress"] {
+  return onProgress && ((doneBytes) => onProgress(before + doneBytes));
+}
+
+/** What is loaded knows its file as memory: here it has a name. */
+async function aboutTarget(target: string, work: Promise<void>): Promise<void> {
+  try {
+    await work;
+  } catch (error) {
+    if (error instanceof SyscallError && error.details.path === "the memory")
+      throw new SyscallError(error.call, error.errno, target, { path: target });
+    throw error;
   }
 }
 

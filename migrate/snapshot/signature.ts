@@ -40,21 +40,29 @@ export interface Signer {
  * Writes `path` to `target` with a signature. The root stays, so that files based on it stay based on it; no key is needed
  * where it is encrypted.
  *
+ * @param target A path, or the number of a pipe's fd.
  * @param pem An Ed25519 private key (`openssl genpkey -algorithm ed25519`).
  * @throws UsageError for another key, or a file that is signed already; FormatError, SyscallError
  */
-export function signSnapshot(path: string, target: string, pem: string): Signer {
+export function signSnapshot(
+  path: string,
+  target: string | number,
+  pem: string,
+  onProgress?: (doneBytes: number, totalBytes: number) => void,
+): Signer {
   const { privateKey, publicKey } = keysOf(pem);
   using input = FileInput.open(path);
   const { root, indexOffset, trailer } = readFrame(input);
   if (trailer.length > 2) throw new UsageError(`${path} is signed already`);
-  using output = new OutputFile(target);
+  using file = typeof target === "string" ? new OutputFile(target) : undefined;
+  const [fd, what] = typeof target === "string" ? [file?.fd ?? -1, target] : [target, "the pipe"];
   const leaves: Uint8Array[] = [];
   let position = 0;
   for (const bytes of recordsTo(input, indexOffset)) {
     leaves.push(new Uint8Array(Bun.CryptoHasher.hash("sha256", bytes)));
-    writeAll(output.fd, bytes, target);
+    writeAll(fd, bytes, what);
     position += bytes.length;
+    onProgress?.(position, input.sizeBytes);
   }
   const payload = new Uint8Array(FIXED_BYTES + leaves.length * LEAF_BYTES);
   viewOf(payload).setUint32(0, VERSION, true);
@@ -65,13 +73,9 @@ export function signSnapshot(path: string, target: string, pem: string): Signer 
   const signature = recordOf(RecordType.signature, 0, payload);
   const indexBytes = position - indexOffset;
   const fileBytes = position + signature.length + END_RECORD_BYTES;
-  writeAll(output.fd, signature, target);
-  writeAll(
-    output.fd,
-    recordOf(RecordType.end, 1, encodeEnd({ indexOffset, indexBytes, fileBytes, root })),
-    target,
-  );
-  output.publish();
+  const end = recordOf(RecordType.end, 1, encodeEnd({ indexOffset, indexBytes, fileBytes, root }));
+  for (const record of [signature, end]) writeAll(fd, record, what);
+  file?.publish();
   return { publicKey: Buffer.from(publicKey).toString("hex") };
 }
 

@@ -1,3 +1,4 @@
+import { CompatibilityError } from "../../src/errors.ts";
 import { FileInput, type SpoolOptions } from "./file-input.ts";
 import { type Credentials, unwrapFileKey, type WrappedKey } from "./file-keys.ts";
 import { findParent } from "./find-parent.ts";
@@ -45,12 +46,20 @@ async function unlockParents(
   options: OpenOptions,
 ): Promise<void> {
   for (let reader = child; reader.parent !== undefined; ) {
-    const path = findParent(reader.parent, reader.path, options.parents ?? []);
+    const path = parentOf(reader, options);
+    if (path === undefined) return;
     using input = FileInput.open(path);
-    const keys = readKeys(input);
-    // A parent that is not encrypted is opened when it is needed.
-    if (keys === undefined) return;
-    reader = reader.adoptParent(path, { ...options, fileKey: await unwrapFileKey(keys.keys, credentials) });
+    reader = reader.adoptParent(path, await withKey(input, credentials, options));
+  }
+}
+
+/** Undefined where it is missing: not every look needs it, and whoever does looks again. */
+function parentOf({ parent, path }: SnapshotReader, { parents = [] }: OpenOptions): string | undefined {
+  try {
+    return parent && findParent(parent, path, parents);
+  } catch (error) {
+    if (error instanceof CompatibilityError && error.code === "PARENT_MISSING") return undefined;
+    throw error;
   }
 }
 

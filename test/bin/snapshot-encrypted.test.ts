@@ -34,7 +34,9 @@ test("inspect shows a locked page without the key, all with it; verify: 4 withou
     expect((await verify(["--identity", wrong])).stderr).toContain("none of the 1 keys");
     expect((await verify(["--identity", key])).status).toBe(0);
     const plain = join(folder, "plain.vhu");
-    expect((await runVhu(["snapshot", "flatten", "--identity", key, path, plain])).status).toBe(0);
+    expect((await runVhu(["snapshot", "flatten", "--decrypt", "--identity", key, path, plain])).status).toBe(
+      0,
+    );
     expect((await runVhu(["snapshot", "verify", plain])).status).toBe(0);
   } finally {
     rmSync(folder, { recursive: true, force: true });

@@ -25,7 +25,9 @@ test("convert: 0, also to and from an encrypted file; diff: 0 for what holds the
   expect(await status("diff", v0, at("new.vhu"))).toBe(0);
   expect(await status("diff", "--identity", at("key"), v0, at("safe.vhu"))).toBe(0);
   expect(await status("diff", v0, at("safe.vhu"))).toBe(4);
-  expect(await status("convert", "--identity", at("key"), at("safe.vhu"), at("open.vhu"))).toBe(0);
+  expect(await status("convert", "--decrypt", "--identity", at("key"), at("safe.vhu"), at("open.vhu"))).toBe(
+    0,
+  );
   using reader = SnapshotReader.open(at("open.vhu"));
   expect(reader.verify({ deep: true })).toMatchObject({ ok: true });
   expect(await status("convert", "--encrypt-to", "nobody", v0, at("x.vhu"))).toBe(2);

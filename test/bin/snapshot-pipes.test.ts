@@ -33,7 +33,7 @@ test("convert, replace and flatten: a snapshot in, a snapshot out", async () => 
     ["flatten", "-", "-"],
   ]) {
     const { status, stdout, stderr } = await through(words);
-    expect([words[0], status, stderr.split("\n")[0]?.startsWith("-: ")]).toEqual([words[0], 0, true]);
+    expect([words[0], status, stderr.split("\n")[0]?.startsWith("stdout: ")]).toEqual([words[0], 0, true]);
     using reader = reading(stdout);
     expect(reader.verify({ deep: true })).toMatchObject({ ok: true });
   }

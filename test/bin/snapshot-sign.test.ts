@@ -19,7 +19,7 @@ test("sign: 0; the root stays, verify names the signer, and every byte counts", 
     writeFileSync(key, pair.privateKey.export({ type: "pkcs8", format: "pem" }));
     const sign = await runVhu(["snapshot", "sign", "--key", key, source, signed, "--json"]);
     expect([sign.status, sign.stderr]).toEqual([0, ""]);
-    const { publicKey } = JSON.parse(sign.stdout);
+    const { publicKey } = JSON.parse(sign.stdout.trim().split("\n").at(-1)!);
     const env = { XDG_CONFIG_HOME: folder };
     expect((await runVhu(["snapshot", "verify", signed], { env })).stdout).toContain("not trusted here");
     mkdirSync(join(folder, "vhu"));
