@@ -4,7 +4,7 @@ import { SyscallError, VhuError } from "../../src/errors.ts";
 import { connectUnix, listeningPaths } from "../../src/sys/mod.ts";
 import type { PreflightCheck } from "../driver.ts";
 import { parseMachineConfig, pathsOf } from "../machine-file/mod.ts";
-import { isPlacedBelow, LocalPrograms } from "../policy/mod.ts";
+import { isPlacedBelow, LocalPrograms, qemuMemoryBytes } from "../policy/mod.ts";
 import { checkCpu, loadPlan, type QemuCommand } from "../qemu/mod.ts";
 import { type DiskPlan, planDisks } from "./arrival-disks.ts";
 import type { ArrivalRoom } from "./arrival-room.ts";
@@ -73,6 +73,8 @@ export async function checkArrivalCpu(offer: Offer, policy: ArrivalPolicy): Prom
   }
 }
 
+/** ROMs and a graphics card's memory are not in what QEMU calls its memory. */
+export const EXTRA_MEMORY_BYTES = 256 << 20;
 const NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$/;
 
 function checkName({ name }: Offer, { socketFolder }: ArrivalPolicy, room: ArrivalRoom): PreflightCheck {
@@ -142,10 +144,15 @@ function pathsOrNone(machine: Offer["machine"]): string[] {
 }
 
 /** Whether what is to be built is known here, and uses only what it may. */
-function checkMachine({ type, machine }: Offer, policy: ArrivalPolicy): PreflightCheck[] {
+function checkMachine({ type, machine, memoryBytes }: Offer, policy: ArrivalPolicy): PreflightCheck[] {
   try {
     if (type === "qemu") {
-      const { program } = arrivalCommand(machine, policy, policy.socketFolder);
+      const { program, args } = arrivalCommand(machine, policy, policy.socketFolder);
+      const bytes = qemuMemoryBytes(args);
+      if (bytes > memoryBytes + EXTRA_MEMORY_BYTES) {
+        const detail = `its QEMU would take ${bytes} bytes of memory, and ${memoryBytes} were offered`;
+        return [{ name: "machine", ok: false, detail }];
+      }
       return [{ name: "machine", ok: true, detail: `${program} can be started for it` }];
     }
     const config = parseMachineConfig(machine, "offer");

@@ -6,7 +6,13 @@ import { GuestMemory } from "../ram/mod.ts";
 import type { SnapshotRegion } from "../snapshot/mod.ts";
 import type { ImageOutline } from "../storage/mod.ts";
 import { type Arrival, addressOf, startArrival } from "./arrival.ts";
-import { type ArrivalPolicy, checkArrival, checkArrivalCpu, planArrivingDisks } from "./arrival-policy.ts";
+import {
+  type ArrivalPolicy,
+  checkArrival,
+  checkArrivalCpu,
+  EXTRA_MEMORY_BYTES,
+  planArrivingDisks,
+} from "./arrival-policy.ts";
 import type { ArrivalRoom, HeldPlace, PlaceWish } from "./arrival-room.ts";
 import { ArrivingDisks } from "./arriving-disks.ts";
 import { DestinationSide } from "./destination-side.ts";
@@ -281,13 +287,11 @@ function requireRoom(totalBytes: number, offer: Offer, { memoryMaxBytes }: Arriv
   if (described !== totalBytes || (type === "machine" && described !== memoryBytes)) {
     throw new PeerError(`the sender wants ${totalBytes} bytes of memory for a machine that has ${described}`);
   }
-  // ROMs and a graphics card's memory are not in what QEMU calls its memory.
-  const most = Math.min(memoryBytes + EXTRA_BYTES, memoryMaxBytes ?? Number.POSITIVE_INFINITY);
+  const most = Math.min(memoryBytes + EXTRA_MEMORY_BYTES, memoryMaxBytes ?? Number.POSITIVE_INFINITY);
   if (totalBytes <= most) return;
   throw new PeerError(
     `the sender wants ${totalBytes} bytes of memory, and offered a machine of ${memoryBytes}`,
   );
 }
 
-const EXTRA_BYTES = 256 << 20;
 const SETTLE_MS = 5_000;

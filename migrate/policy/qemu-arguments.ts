@@ -2,7 +2,14 @@ import { CompatibilityError } from "../../src/errors.ts";
 import { absolutePath, isAllowedPath, type PathPolicy } from "./allowed-path.ts";
 import { formatOptionList, type OptionPair, parseOptionList, parseTypedOption } from "./option-list.ts";
 import { unseenImage } from "./qemu-disks.ts";
-import { FORBIDDEN_TEXT_KEYS, LIST_OPTIONS, type ListOption, SIMPLE_OPTIONS } from "./qemu-options.ts";
+import {
+  isDeviceKey,
+  LIST_OPTIONS,
+  type ListOption,
+  SIMPLE_OPTIONS,
+  type ValueKind,
+} from "./qemu-options.ts";
+import { GLOBAL_PROPERTIES, GLOBAL_VALUE, TEXT_OPTIONS, type TextOption } from "./qemu-text-options.ts";
 
 export type QemuArgumentPolicy = PathPolicy;
 
@@ -44,6 +51,8 @@ function isKnown(name: string): boolean {
   return (
     Object.hasOwn(SIMPLE_OPTIONS, name) ||
     Object.hasOwn(LIST_OPTIONS, name) ||
+    Object.hasOwn(TEXT_OPTIONS, name) ||
+    name === "-global" ||
     name === "-serial" ||
     name === "-drive"
   );
@@ -52,32 +61,56 @@ function isKnown(name: string): boolean {
 function rebuild(name: string, value: string, policy: QemuArgumentPolicy): RebuiltArgument {
   if (name === "-serial") return serial(value);
   if (name === "-drive") return drive(value, policy);
+  if (name === "-global") return global(value);
+  const lists = TEXT_OPTIONS[name];
+  if (lists !== undefined) return text(name, value, lists);
   const list = LIST_OPTIONS[name];
   if (list !== undefined) return listArgument(name, value, list, policy);
   const kind = SIMPLE_OPTIONS[name];
   if (kind === "flag") return { args: [name] };
   if (kind === "dropped" || kind === "dropped-flag") return { args: [] };
-  if (kind === "path") {
-    const path = absolutePath(value, policy);
-    return isAllowedPath(path, policy) ? { args: [name, path] } : outside(value);
-  }
-  if (kind === "text") return text(name, value);
+  if (kind === "path") return simplePath(name, absolutePath(value, policy), policy);
+  if (kind === "kernel-line") return { args: [name, value] };
   return kind?.includes(value)
     ? { args: [name, value] }
     : { refused: `only ${kind?.join(" or ")} is allowed` };
 }
 
-/** -append goes to the guest's kernel; the others are lists of their own. */
-function text(name: string, value: string): RebuiltArgument {
-  if (name === "-append" || (name === "-name" && !value.includes("="))) return { args: [name, value] };
+function simplePath(name: string, path: string, policy: QemuArgumentPolicy): RebuiltArgument {
+  // For a multiboot kernel that is a list of modules with arguments, of which only the first would have been looked at.
+  const isList = name === "-initrd" && /[\s,]/.test(path) && !policy.roots.includes("/");
+  return !isList && isAllowedPath(path, policy) ? { args: [name, path] } : outside(path);
+}
+
+function text(name: string, value: string, { word, keys, others }: TextOption): RebuiltArgument {
   const pairs = value.startsWith("{") ? undefined : parseOptionList(value);
   if (pairs === undefined) return { refused: "it cannot be read" };
-  const bad = pairs.find(({ key }) => FORBIDDEN_TEXT_KEYS.test(key));
-  if (bad !== undefined) return { refused: `${bad.key}= is not allowed` };
-  // "-global driver=D,property=P,value=PATH" and the like: none of them has use for a path.
-  const path = pairs.find(({ key, value }) => value.includes("/") && key !== "guest");
-  if (path !== undefined) return { refused: `"${path.value}" may not be a path` };
+  for (const pair of pairs) {
+    const isOwn = Object.hasOwn(keys, pair.key);
+    const form =
+      pair.key === "" ? word : isOwn ? keys[pair.key] : others?.key.test(pair.key) ? others.value : undefined;
+    if (form === undefined) return { refused: `${pair.key || `"${pair.value}"`}= is not allowed` };
+    if (!form.test(pair.value)) return { refused: `"${pair.value}" is not allowed` };
+  }
   return { args: [name, formatOptionList(pairs)] };
+}
+
+/** "DRIVER.PROPERTY=VALUE", or the same as a list. */
+function global(value: string): RebuiltArgument {
+  const pairs = value.startsWith("{") ? [] : (parseOptionList(value) ?? []);
+  const of = (key: string) => pairs.find((pair) => pair.key === key)?.value;
+  const [only] = pairs;
+  const dot = only?.key.lastIndexOf(".") ?? -1;
+  const isShort = pairs.length === 1 && only !== undefined && dot > 0;
+  const driver = isShort ? only.key.slice(0, dot) : of("driver");
+  const property = isShort ? only.key.slice(dot + 1) : of("property");
+  const set = isShort ? only.value : of("value");
+  if (driver === undefined || property === undefined || set === undefined || (!isShort && pairs.length !== 3))
+    return { refused: "it cannot be read" };
+  const isListed = GLOBAL_PROPERTIES.has(property) || isDeviceKey(property);
+  if (!isListed || !/^[\w.-]+$/.test(driver)) return { refused: `${driver}.${property} is not on the list` };
+  if (!GLOBAL_VALUE.test(set)) return { refused: `"${set}" is not allowed` };
+  return { args: ["-global", `driver=${driver},property=${property},value=${set}`] };
 }
 
 function serial(value: string): RebuiltArgument {
@@ -102,7 +135,7 @@ export function listArgument(
   return { args: [name, formatOptionList([first, ...pairs])] };
 }
 
-const DRIVE_KEYS: Readonly<Record<string, "plain" | "path" | readonly string[]>> = {
+const DRIVE_KEYS: Readonly<Record<string, ValueKind>> = {
   file: "path",
   format: ["raw", "qcow2"],
   ...Object.fromEntries(
@@ -124,7 +157,7 @@ function drive(value: string, policy: QemuArgumentPolicy): RebuiltArgument {
 
 function withAbsolutePath(
   pair: OptionPair,
-  keys: Readonly<Record<string, "plain" | "path" | readonly string[]>>,
+  keys: Readonly<Record<string, ValueKind>>,
   policy: QemuArgumentPolicy,
 ): OptionPair {
   const isPath = Object.hasOwn(keys, pair.key) && keys[pair.key] === "path";
@@ -133,7 +166,7 @@ function withAbsolutePath(
 
 function checkPairs(
   pairs: readonly OptionPair[],
-  keys: Readonly<Record<string, "plain" | "path" | readonly string[]>>,
+  keys: Readonly<Record<string, ValueKind>>,
   policy: QemuArgumentPolicy,
 ): string | undefined {
   const seen = new Set<string>();
@@ -148,7 +181,7 @@ function checkPairs(
 
 function checkPair(
   { key, value }: OptionPair,
-  keys: Readonly<Record<string, "plain" | "path" | readonly string[]>>,
+  keys: Readonly<Record<string, ValueKind>>,
   policy: QemuArgumentPolicy,
 ): string | undefined {
   const kind = Object.hasOwn(keys, key) ? keys[key] : undefined;
@@ -160,6 +193,7 @@ function checkPair(
   }
   // No key but those for paths has use for a slash.
   if (kind === "plain") return value.includes("/") ? `${key}= may not be a path` : undefined;
+  if (kind instanceof RegExp) return kind.test(value) ? undefined : `${key}=${value} is not allowed`;
   return kind.includes(value) ? undefined : `${key}=${value} is not allowed`;
 }
 

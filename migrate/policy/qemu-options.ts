@@ -1,7 +1,7 @@
 /** What a recorded QEMU command line may hold to be run again. What is not here is refused by name. */
 
-/** "text" is taken as it is, "path" must be in an allowed folder, "dropped" is vhu's own business in the new process. */
-export type SimpleOption = "flag" | "text" | "path" | "dropped" | "dropped-flag" | readonly string[];
+/** "path" must be in an allowed folder, "dropped" is vhu's own business in the new process, "kernel-line" goes to the guest's kernel. */
+export type SimpleOption = "flag" | "kernel-line" | "path" | "dropped" | "dropped-flag" | readonly string[];
 
 export const SIMPLE_OPTIONS: Readonly<Record<string, SimpleOption>> = {
   "-nodefaults": "flag",
@@ -17,20 +17,7 @@ export const SIMPLE_OPTIONS: Readonly<Record<string, SimpleOption>> = {
   "-mon": "dropped",
   "-pidfile": "dropped",
   "-incoming": "dropped",
-  "-machine": "text",
-  "-M": "text",
-  "-accel": "text",
-  "-cpu": "text",
-  "-smp": "text",
-  "-m": "text",
-  "-numa": "text",
-  "-name": "text",
-  "-uuid": "text",
-  "-rtc": "text",
-  "-boot": "text",
-  "-overcommit": "text",
-  "-global": "text",
-  "-append": "text",
+  "-append": "kernel-line",
   "-kernel": "path",
   "-initrd": "path",
   "-dtb": "path",
@@ -41,12 +28,8 @@ export const SIMPLE_OPTIONS: Readonly<Record<string, SimpleOption>> = {
   "-vnc": ["none"],
 };
 
-/** Keys that "text" options may not have: they name files, programs or fds. */
-export const FORBIDDEN_TEXT_KEYS =
-  /^(?:.*file|path|script|firmware|kernel|initrd|dtb|dumpdtb|fd|.*-key|loader|splash)$/;
-
-/** "path": an absolute path in an allowed folder. "number", "id": no path can be in them. */
-type ValueKind = "plain" | "path" | readonly string[];
+/** "path": an absolute path in an allowed folder. "plain": a number, a switch or the id of something on the command line. */
+export type ValueKind = "plain" | "path" | RegExp | readonly string[];
 
 export interface ListOption {
   /** By kind (driver, type): the keys it may have. */
@@ -124,7 +107,8 @@ export const LIST_OPTIONS: Readonly<Record<string, ListOption>> = {
     kinds: {
       null: all("id"),
       pty: all("id"),
-      ringbuf: all("id size"),
+      // It is allocated at once.
+      ringbuf: { ...all("id"), size: /^[0-9]{1,6}$/ },
       file: { ...all("id append"), path: "path" },
       socket: { ...all("id server wait reconnect reconnect-ms"), path: "path" },
     },
@@ -146,6 +130,13 @@ export const LIST_OPTIONS: Readonly<Record<string, ListOption>> = {
     },
   },
 };
+
+/** A key that some device on the list may have. */
+export function isDeviceKey(key: string): boolean {
+  return Object.values(LIST_OPTIONS["-device"]?.kinds ?? {}).some(
+    (kind) => Object.hasOwn(kind, key) && kind[key] === "plain",
+  );
+}
 
 /** The properties that a recorded device of this type may have; undefined for a type that is not on the list. */
 export function deviceKeys(type: string): ReadonlySet<string> | undefined {

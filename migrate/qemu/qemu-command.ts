@@ -1,4 +1,4 @@
-import { basename } from "node:path";
+import { basename, resolve } from "node:path";
 import { CompatibilityError } from "../../src/errors.ts";
 import { type QemuArgumentPolicy, qemuArguments, qemuDisks, requireAllowedChain } from "../policy/mod.ts";
 import { parseQemuMachine } from "./qemu-machine.ts";
@@ -31,10 +31,15 @@ export function qemuCommand(machine: unknown, options: QemuCommandOptions): Qemu
   const args = qemuArguments(recorded, options);
   for (const disk of qemuDisks(args)) requireAllowedChain(disk, options);
   return {
-    program: options.program ?? programOf(executable),
+    program: options.program === undefined ? programOf(executable) : absoluteProgram(options.program),
     args,
     socketPath: options.socketPath ?? socketOf(recorded, options.roots),
   };
+}
+
+/** It is started elsewhere than here. */
+function absoluteProgram(program: string): string {
+  return program.includes("/") ? resolve(program) : program;
 }
 
 function programOf(executable: string): string {

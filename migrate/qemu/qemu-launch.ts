@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, openSync, readFileSync } from "node:fs";
+import { resolve } from "node:path";
 import { PeerError, SyscallError } from "../../src/errors.ts";
 import { Deadline, type Fd, listeningPaths, UnixListener, type UnixSocket } from "../../src/sys/mod.ts";
 import { streamSockets } from "./migration-stream.ts";
@@ -60,10 +61,16 @@ export class QemuLaunch implements Disposable {
     using _ = theirs;
     const log = openSync(logPath, "a", 0o600);
     try {
-      const child = spawn(program, [...args, ...QemuLaunch.argumentsOf(socketPath, fds.length)], {
-        detached: true,
-        stdio: ["ignore", log, log, ...[...fds, theirs.fd, ...lifeLines].map(({ number }) => number)],
-      });
+      const child = spawn(
+        program.includes("/") ? resolve(program) : program,
+        [...args, ...QemuLaunch.argumentsOf(socketPath, fds.length)],
+        {
+          detached: true,
+          // QEMU looks for its ROMs where it stands first, and a command line names no file without its folder.
+          cwd: "/",
+          stdio: ["ignore", log, log, ...[...fds, theirs.fd, ...lifeLines].map(({ number }) => number)],
+        },
+      );
       // A program that is not there; `connect` then tells it from the process that is missing.
       child.on("error", () => {});
       stack.move();

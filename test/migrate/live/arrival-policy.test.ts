@@ -194,10 +194,27 @@ test("a QEMU machine's manifest may tell that it has run since, and nothing else
   expect(() => told({ added: ["-device", "x"] })).toThrow("added differs");
   let deep: unknown = 1;
   for (let index = 0; index < 100_000; index += 1) deep = [deep];
-  expect(() =>
-    offeredManifest({ type: "qemu", machine: { deep } }, { ...REST, machine: { deep } }),
-  ).not.toThrow();
-  expect(() => told({ deep })).toThrow("deep differs");
+  expect(() => told({ deep })).toThrow(FormatError);
+});
+
+test("a QEMU machine is looked at as what will be started: more memory than was offered does not arrive", () => {
+  const judged = (...args: string[]) => {
+    const machine = {
+      ...{ kind: "qemu", name: "m", machineType: "q35", runState: "running", executable: "kvm" },
+      ...{ virtioDevices: [], sockets: [], disks: [], commandLine: ["kvm", ...args] },
+    };
+    const policy = { ...POLICY, allow: ["qemu"], qemu: "kvm" } as const;
+    const checks = checkArrival(
+      { ...offerOf([]), type: "qemu", machine } as never,
+      policy,
+      new ArrivalRoom(),
+    );
+    return checks.find(({ name }) => name === "machine")!;
+  };
+  expect(judged("-m", "1").ok).toBe(true);
+  expect(judged("-m", "64G").detail).toContain("would take 68719476736 bytes");
+  expect(judged("-object", "memory-backend-ram,id=x,size=1T,prealloc=on").ok).toBe(false);
+  expect(judged("-readconfig", "/srv/vm/x").ok).toBe(false);
 });
 
 test("a folder for sockets that cannot be made is an error of one arrival, not the end of the receiver", () => {

@@ -2,7 +2,7 @@ import { expect, test } from "bun:test";
 import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { qemuArguments } from "../../../migrate/policy/mod.ts";
+import { qemuArguments, qemuMemoryBytes } from "../../../migrate/policy/mod.ts";
 
 const policy = { roots: ["/srv/vm"] };
 const refused: readonly [string, ...string[]][] = [
@@ -45,6 +45,39 @@ const refused: readonly [string, ...string[]][] = [
   ["a second dash", "--readconfig", "/srv/vm/x"],
   ["an image without an option", "/etc/shadow", ""],
   ["a path in a global", "-global", "driver=virtio-net-pci,property=romfile,value=/etc/shadow"],
+  ["a relative path in a global", "-global", "driver=virtio-net-pci,property=romfile,value=rom"],
+  ["a short global", "-global", "virtio-net-pci.romfile=rom"],
+  ["a global of a driver that is none", "-global", "x/y.vectors=1"],
+  ["modules of a multiboot kernel", "-initrd", "/srv/vm/a,/etc/shadow"],
+  ["a module with arguments", "-initrd", "/srv/vm/link x"],
+  ["a relative kernel in the machine", "-machine", "q35,kernel=vmlinuz"],
+  ["the machine's own device tree", "-machine", "q35,dumpdtb=x"],
+  ["confidential guests", "-machine", "q35,confidential-guest-support=c"],
+  ["a device file of an accelerator, relative", "-accel", "kvm,device=kvm"],
+  ["a CPU's property with a name", "-cpu", "max,lbr-fmt=file"],
+  ["memory without end for a ring", "-chardev", "ringbuf,id=r,size=1073741824"],
+  ["BIOS tables", "-smbios", "file=x"],
+  ["firmware configuration", "-fw_cfg", "name=opt/x,file=x"],
+  ["a folder of firmware", "-L", "/srv/vm"],
+  ["a user to run as", "-runas", "root"],
+  ["a loader", "-device", "loader,file=x"],
+  ["a test of QEMU's own", "-qtest", "unix:x"],
+  ["a trace file", "-trace", "file=x"],
+  ["a relative memory file", "-object", "memory-backend-file,id=m,size=1M,mem-path=x"],
+  ["a random source elsewhere", "-object", "rng-random,id=r,filename=x"],
+  ["a filter to a file", "-object", "filter-dump,id=f,netdev=n,file=x"],
+  ["TLS credentials", "-object", "tls-creds-x509,id=t,dir=x"],
+  ["an authorization list", "-object", "authz-list-file,id=a,filename=x"],
+  ["an input device", "-object", "input-linux,id=i,evdev=x"],
+  ["a log of a console", "-chardev", "null,id=c,logfile=x"],
+  ["tftp", "-netdev", "user,id=n,tftp=x"],
+  ["a boot file", "-netdev", "user,id=n,bootfile=x"],
+  ["a disk by its node's relative file", "-blockdev", "driver=raw,file.driver=file,file.filename=x"],
+  ["a reopened image", "-drive", "file=/srv/vm/d,format=raw,file.filename=x"],
+  ["a configuration file", "-set", "device.d.romfile=x"],
+  ["a TPM", "-tpmdev", "passthrough,id=t,path=x"],
+  ["a file system", "-fsdev", "local,id=f,path=x"],
+  ["audio to a file", "-audiodev", "wav,id=a,path=x"],
   ["a device file of an accelerator", "-accel", "kvm,device=/srv/vm/x"],
   ["a picture at boot", "-boot", "splash=x"],
   ["a prototype's key", "-constructor", "x"],
@@ -69,6 +102,18 @@ test("what is understood is built anew; what is vhu's business is left out", () 
     ...["-blockdev", '{"driver":"raw","node-name":"d","file":{"driver":"file","filename":"/srv/vm/d"}}'],
     ...["-device", '{"driver":"virtio-blk-pci","drive":"d","id":"disk0"}', "-incoming", "defer"],
     ...["-drive", "if=virtio,format=raw,file=/srv/vm/disk.raw", "--kernel", "/srv/vm/k"],
+    ...["-cpu", "Skylake-Server,+x,-y,hv-relaxed=on,hv-spinlocks=0x1fff,model-id=Intel(R) Xeon(R)"],
+    ...["-global", "ICH9-LPC.disable_s3=1", "-global", "driver=cfi.pflash01,property=secure,value=on"],
+    ...["-rtc", "base=utc,driftfix=slew", "-name", "guest=a/b,debug-threads=on", "-smp", "2,sockets=2"],
+    ...[
+      "-numa",
+      "node,nodeid=0,cpus=0-1,cpus=3,memdev=m0",
+      "-boot",
+      "strict=on",
+      "-overcommit",
+      "mem-lock=off",
+    ],
+    ...["-uuid", "11111111-2222-3333-4444-555555555555"],
   ];
   expect(qemuArguments(recorded, policy)).toEqual([
     ...["-nodefaults", "-machine", "q35,memory-backend=mem,hpet=off", "-accel", "tcg", "-m", "512"],
@@ -77,7 +122,35 @@ test("what is understood is built anew; what is vhu's business is left out", () 
     ...["-blockdev", "driver=raw,node-name=d,file.driver=file,file.filename=/srv/vm/d"],
     ...["-device", "virtio-blk-pci,drive=d,id=disk0"],
     ...["-drive", "if=virtio,format=raw,file=/srv/vm/disk.raw", "-kernel", "/srv/vm/k"],
+    ...["-cpu", "Skylake-Server,+x,-y,hv-relaxed=on,hv-spinlocks=0x1fff,model-id=Intel(R) Xeon(R)"],
+    ...["-global", "driver=ICH9-LPC,property=disable_s3,value=1"],
+    ...["-global", "driver=cfi.pflash01,property=secure,value=on"],
+    ...["-rtc", "base=utc,driftfix=slew", "-name", "guest=a/b,debug-threads=on", "-smp", "2,sockets=2"],
+    ...[
+      "-numa",
+      "node,nodeid=0,cpus=0-1,cpus=3,memdev=m0",
+      "-boot",
+      "strict=on",
+      "-overcommit",
+      "mem-lock=off",
+    ],
+    ...["-uuid", "11111111-2222-3333-4444-555555555555"],
   ]);
+});
+
+test("the memory that QEMU will take is what its arguments say", () => {
+  const of = (...args: string[]) => qemuMemoryBytes(args);
+  expect(of("-m", "64")).toBe(64 << 20);
+  expect(of("-m", "size=2G,slots=2")).toBe(2 ** 31);
+  expect(
+    of(
+      "-object",
+      "memory-backend-ram,id=a,size=1G",
+      "-object",
+      '{"qom-type":"memory-backend-memfd","id":"b","size":5}',
+    ),
+  ).toBe(2 ** 30 + 5);
+  expect(of("-object", "iothread,id=a", "-smp", "2")).toBe(0);
 });
 
 test("a link in an allowed folder does not lead out of it", () => {
