@@ -1,3 +1,4 @@
+import { eventLoopTurn } from "../src/sys/mod.ts";
 import type { MoveOptions } from "./driver.ts";
 import { copyMemory } from "./ram/mod.ts";
 import {
@@ -38,7 +39,7 @@ export async function rewriteSnapshot(
       : SnapshotWriter.toFd(target, header, writing);
   writer.writeMemoryMap(reader.memoryMap);
   await copyMemory(reader, writer, options);
-  for (const stream of reader.streams) copyStream(reader, writer, stream, options);
+  for (const stream of reader.streams) await copyStream(reader, writer, stream, options);
   const devices = reader.manifest.devices.map((device) => {
     const state = options.deviceStates?.get(device.id);
     return state === undefined ? device : { ...device, stateBytes: state.length };
@@ -51,12 +52,12 @@ function hasPageHashes(reader: SnapshotReader): boolean {
   return reader.records().some(({ type }) => type === RecordType.pageHashes);
 }
 
-function copyStream(
+async function copyStream(
   reader: SnapshotReader,
   writer: SnapshotWriter,
   stream: StreamEntry,
-  { deviceStates }: RewriteOptions,
-): void {
+  { deviceStates, signal }: RewriteOptions,
+): Promise<void> {
   const replaced = stream.type === RecordType.deviceState ? deviceStates?.get(stream.streamId) : undefined;
   const content = replaced === undefined ? reader.readStream(stream) : [replaced];
   if (stream.type === RecordType.machineState) {
@@ -65,6 +66,11 @@ function copyStream(
   }
   const isDevice = stream.type === RecordType.deviceState;
   const target = isDevice ? writer.writeDeviceState(stream.streamId) : writer.writeQemuStream();
-  for (const chunk of content) target.write(chunk);
+  for (const chunk of content) {
+    // A loop without a turn never hears of a signal.
+    await eventLoopTurn();
+    signal?.throwIfAborted();
+    target.write(chunk);
+  }
   target.finish();
 }

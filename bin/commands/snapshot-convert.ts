@@ -21,6 +21,7 @@ import {
   addWritingOptions,
   keyOf,
   rewrite,
+  signalFor,
   summarize,
   targetOf,
   type WritingOptions,
@@ -111,12 +112,14 @@ function versionOf({ to }: ConvertOptions): number | undefined {
 }
 
 async function fromDirectory(
-  { output, signal }: CommandContext,
+  context: CommandContext,
   folder: string,
   targetText: string,
   options: ConvertOptions,
 ): Promise<undefined> {
+  const { output } = context;
   const target = targetOf(output, targetText);
+  const signal = signalFor(context, target);
   const writing = { ...(await writerOptions(options)), formatVersion: versionOf(options), signal };
   using progress = output.progress("read");
   const { root, sizeBytes } = await aboutLater(folder, () =>
@@ -130,16 +133,17 @@ async function fromDirectory(
 }
 
 async function toDirectory(
-  { output, signal }: CommandContext,
+  context: CommandContext,
   file: string,
   targetText: string,
   options: OpeningOptions,
 ): Promise<undefined> {
+  const { output } = context;
   const { path } = parseAddressOf(targetText, "target", ["file"]);
   using reader = await aboutLater(file, () => openWith(file, options));
   using progress = output.progress("write");
   await exportDirectory(reader, path, {
-    signal,
+    signal: context.signal,
     onProgress: ({ done, total }) => progress.update({ doneBytes: done, totalBytes: total }),
   });
   output.summary({ folder: path }, () => [
@@ -178,17 +182,18 @@ async function fromQemu(
 }
 
 async function toQemu(
-  { output, signal }: CommandContext,
+  context: CommandContext,
   file: string,
   targetText: string,
   format: QemuFileFormat,
   options: OpeningOptions,
 ): Promise<undefined> {
+  const { output } = context;
   const { path } = parseAddressOf(targetText, "target", ["file"]);
   using reader = await aboutLater(file, () => openWith(file, options));
   using progress = output.progress("write");
   await exportQemuFile(reader, path, format, {
-    signal,
+    signal: context.signal,
     onProgress: ({ done, total }) => progress.update({ doneBytes: done, totalBytes: total }),
   });
   output.summary({ file: path, format }, () => [`${path} is written: ${HOW_TO_LOAD[format]}`]);

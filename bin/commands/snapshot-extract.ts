@@ -15,7 +15,7 @@ import { action, addCommand, type CommandContext } from "../command.ts";
 import { addOpeningOptions, type OpeningOptions, openWith } from "../credentials.ts";
 import type { Progress } from "../output/progress.ts";
 import { deviceNamed } from "../snapshot/device-named.ts";
-import { targetName, targetOf } from "../snapshot/rewrite.ts";
+import { signalFor, targetName, targetOf } from "../snapshot/rewrite.ts";
 
 interface ExtractOptions extends OpeningOptions {
   readonly core?: boolean;
@@ -54,15 +54,19 @@ memory by guest-physical addresses; of a QEMU PC it has the processors' register
       new Option("--stream <name>", "what is neither memory nor a device's").choices(["qemu", "machine"]),
     )
     .action(
-      action(async ({ output, signal }, file: string, targetText: string, options: ExtractOptions) => {
+      action(async (context, file: string, targetText: string, options: ExtractOptions) => {
+        const { output } = context;
         const { core, region, device, stream } = options;
         const given = [core, region, device, stream].filter((option) => option !== undefined);
         if (given.length !== 1) throw new UsageError("give one of --core, --region, --device and --stream");
         const target = targetOf(output, targetText);
         using reader = await aboutLater(file, () => openWith(file, options));
-        if (core) return await extractWholeCore({ output, signal }, reader, targetText, target);
-        if (device !== undefined) extractDevice(reader, deviceNamed(reader, device).id, target);
-        else if (stream !== undefined) extractStream(reader, streamNamed(reader, stream), target);
+        const signal = signalFor(context, target);
+        if (core) return await extractWholeCore(context, reader, targetText, target);
+        if (device !== undefined)
+          await extractDevice(reader, deviceNamed(reader, device).id, target, { signal });
+        else if (stream !== undefined)
+          await extractStream(reader, streamNamed(reader, stream), target, { signal });
         else {
           const wanted = regionNamed(reader, region ?? "");
           using progress = output.progress("extract");
@@ -76,13 +80,14 @@ memory by guest-physical addresses; of a QEMU PC it has the processors' register
 
 /** What takes a QEMU machine apart is loaded for such a machine only. */
 async function extractWholeCore(
-  { output, signal }: CommandContext,
+  context: CommandContext,
   reader: SnapshotReader,
   targetText: string,
   target: string | number,
 ): Promise<undefined> {
+  const { output } = context;
   using progress = output.progress("extract");
-  const options = { signal, onProgress: counted(progress, reader.memoryMap) };
+  const options = { signal: signalFor(context, target), onProgress: counted(progress, reader.memoryMap) };
   let hasRegisters = false;
   if (reader.manifest.machine?.kind === "qemu") {
     const { qemuCoreLayout } = await import("../../migrate/qemu/mod.ts");

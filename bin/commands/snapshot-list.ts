@@ -1,8 +1,8 @@
-import { readdirSync } from "node:fs";
+import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import type { Command } from "commander";
 import { lockedSnapshot, SnapshotReader } from "../../migrate/snapshot/mod.ts";
-import { SyscallError, VhuError } from "../../src/errors.ts";
+import { FormatError, SyscallError, VhuError } from "../../src/errors.ts";
 import { action, addCommand } from "../command.ts";
 import { formatBytes } from "../output/format.ts";
 import { printable } from "../output/printable.ts";
@@ -53,6 +53,24 @@ function lineOf(path: string) {
     return { machine, createdAt: header.createdAt, sizeBytes, kind, root };
   } catch (error) {
     if (!(error instanceof VhuError)) throw error;
-    return { machine: "", createdAt: "", sizeBytes: 0, kind: `damaged: ${error.message}` };
+    // A directory, a pipe, or a file that may not be read says nothing of damage.
+    const sizeBytes = fileBytes(path);
+    const what = error instanceof FormatError && sizeBytes !== undefined ? "damaged" : "cannot be read";
+    return {
+      machine: "",
+      createdAt: "",
+      sizeBytes: sizeBytes ?? 0,
+      kind: `${what}: ${error.message}`,
+    };
+  }
+}
+
+/** Undefined for what is no file, or cannot be looked at. */
+function fileBytes(path: string): number | undefined {
+  try {
+    const stats = statSync(path);
+    return stats.isFile() ? stats.size : undefined;
+  } catch {
+    return undefined;
   }
 }

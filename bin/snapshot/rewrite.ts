@@ -76,7 +76,7 @@ export async function keyOf(options: WritingOptions): Promise<NewFileKey | undef
 
 /** @param states Of devices whose state is another one now. */
 export async function rewrite(
-  { output, signal }: CommandContext,
+  context: CommandContext,
   file: string,
   targetText: string,
   options: OpeningOptions &
@@ -87,6 +87,7 @@ export async function rewrite(
     },
   states?: (reader: SnapshotReader) => ReadonlyMap<number, Uint8Array>,
 ): Promise<undefined> {
+  const { output } = context;
   const target = targetOf(output, targetText);
   const writing = { ...(await writerOptions(options)), formatVersion: options.formatVersion };
   using reader = await aboutLater(file, () => openWith(file, options));
@@ -95,7 +96,7 @@ export async function rewrite(
   using progress = output.progress(options.label ?? "write");
   const { root, sizeBytes } = await rewriteSnapshot(reader, target, {
     ...writing,
-    signal,
+    signal: signalFor(context, target),
     deviceStates,
     onProgress: ({ done, total }) => progress.update({ doneBytes: done, totalBytes: total }),
   });
@@ -104,6 +105,14 @@ export async function rewrite(
   if (own.has(reader.root)) own.add(root);
   summarize(output, targetText, root, sizeBytes, options.what);
   return undefined;
+}
+
+/**
+ * Signals are caught only where there is something to take back: once the source is open, and not for a pipe. Whoever waits for
+ * a pipe in a system call would not hear of them, and without a handler they end the process.
+ */
+export function signalFor(context: CommandContext, target: string | number): AbortSignal | undefined {
+  return typeof target === "string" ? context.signal : undefined;
 }
 
 /** A path, or stdout, which from now on is for the data. */

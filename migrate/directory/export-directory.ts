@@ -38,7 +38,8 @@ export async function exportDirectory(
       done += sizeBytes;
       onProgress?.({ phase: "memory", done, total });
     }
-    for (const stream of reader.streams) extractStream(reader, stream, join(temporary, nameOf(stream)));
+    for (const stream of reader.streams)
+      await extractStream(reader, stream, join(temporary, nameOf(stream)), { signal });
     const text = `${JSON.stringify(describe(reader), undefined, 2)}\n`;
     attempt("open", path, () => writeFileSync(join(temporary, DESCRIPTION_FILE), text, { mode: 0o600 }));
     signal?.throwIfAborted();

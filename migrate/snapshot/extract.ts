@@ -1,5 +1,6 @@
 import { ftruncateSync } from "node:fs";
 import { SyscallError, UsageError } from "../../src/errors.ts";
+import { eventLoopTurn } from "../../src/sys/mod.ts";
 import { type CoreLayout, coreFileHead, plainCoreLayout } from "./core-file.ts";
 import { systemCall, writeAll } from "./file-io.ts";
 import type { StreamEntry } from "./index-table.ts";
@@ -20,7 +21,7 @@ export async function extractRegion(
   const region = reader.memoryMap.find(({ id }) => id === regionId);
   if (region === undefined) throw new UsageError(`the snapshot has no memory region ${regionId}`);
   if (typeof target === "number") {
-    writeRegion(reader, regionId, target, options);
+    await writeRegion(reader, regionId, target, options);
     return;
   }
   using file = new OutputFile(target);
@@ -47,7 +48,7 @@ export async function extractCore(
     writeAll(target, head, PIPE);
     let doneBytes = 0;
     for (const id of offsets.keys()) {
-      doneBytes += writeRegion(reader, id, target, {
+      doneBytes += await writeRegion(reader, id, target, {
         ...options,
         onProgress: onProgressFrom(options, doneBytes),
       });
@@ -68,27 +69,37 @@ export async function extractCore(
 }
 
 /** One device's state, verbatim. @throws UsageError, FormatError, SyscallError */
-export function extractDevice(reader: SnapshotReader, deviceId: number, target: string | number): void {
-  writeChunks(reader.deviceState(deviceId), target);
+export async function extractDevice(
+  reader: SnapshotReader,
+  deviceId: number,
+  target: string | number,
+  options: Pick<LoadProgress, "signal"> = {},
+): Promise<void> {
+  await writeChunks(reader.deviceState(deviceId), target, options);
 }
 
 /** Any of the streams, as it was saved. @throws FormatError, SyscallError */
-export function extractStream(reader: SnapshotReader, stream: StreamEntry, target: string | number): void {
-  writeChunks(reader.readStream(stream), target);
+export async function extractStream(
+  reader: SnapshotReader,
+  stream: StreamEntry,
+  target: string | number,
+  options: Pick<LoadProgress, "signal"> = {},
+): Promise<void> {
+  await writeChunks(reader.readStream(stream), target, options);
 }
 
 const PIPE = "the pipe";
 
 /** In order: a pipe takes nothing else. @returns the bytes that were written */
-function writeRegion(
+async function writeRegion(
   reader: SnapshotReader,
   regionId: number,
   fd: number,
   { signal, onProgress }: LoadProgress,
-): number {
+): Promise<number> {
   let doneBytes = 0;
   for (const piece of reader.memory(regionId)) {
-    signal?.throwIfAborted();
+    await untilNow(signal);
     if ("bytes" in piece) writeAll(fd, piece.bytes, PIPE);
     else {
       for (let left = piece.sizeBytes; left > 0; left -= ZEROS.length) {
@@ -99,6 +110,13 @@ function writeRegion(
     onProgress?.(doneBytes);
   }
   return doneBytes;
+}
+
+/** A loop without a turn never hears of a signal. */
+async function untilNow(signal: AbortSignal | undefined): Promise<void> {
+  if (signal === undefined) return;
+  await eventLoopTurn();
+  signal.throwIfAborted();
 }
 
 function onProgressFrom({ onProgress }: LoadProgress, before: number): LoadProgress["onProgress"] {
@@ -116,12 +134,16 @@ async function aboutTarget(target: string, work: Promise<void>): Promise<void> {
   }
 }
 
-function writeChunks(chunks: Iterable<Uint8Array>, target: string | number): void {
-  if (typeof target === "number") {
-    for (const chunk of chunks) writeAll(target, chunk, PIPE);
-    return;
+async function writeChunks(
+  chunks: Iterable<Uint8Array>,
+  target: string | number,
+  { signal }: Pick<LoadProgress, "signal">,
+): Promise<void> {
+  using file = typeof target === "string" ? new OutputFile(target) : undefined;
+  const [fd, what] = typeof target === "string" ? [file?.fd ?? -1, target] : [target, PIPE];
+  for (const chunk of chunks) {
+    await untilNow(signal);
+    writeAll(fd, chunk, what);
   }
-  using file = new OutputFile(target);
-  for (const chunk of chunks) writeAll(file.fd, chunk, target);
-  file.publish();
+  file?.publish();
 }

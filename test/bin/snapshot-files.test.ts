@@ -1,5 +1,5 @@
 import { afterAll, expect, test } from "bun:test";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { generateX25519Identity, identityToRecipient } from "age-encryption";
@@ -107,4 +107,23 @@ test("list: 0 with what is there, 1 without the folder", async () => {
     kind: "full",
   });
   expect(await status("list", at("nowhere"))).toBe(1);
+});
+
+test("list: 0, and says what is damaged and what is no file at all", async () => {
+  const odd = at("odd");
+  mkdirSync(join(odd, "folder.vhu"), { recursive: true });
+  symlinkSync("loop.vhu", join(odd, "loop.vhu"));
+  Bun.spawnSync(["mkfifo", join(odd, "pipe.vhu")]);
+  writeFileSync(join(odd, "cut.vhu"), readFileSync(v1).subarray(0, 2000));
+  const list = await runVhu(["snapshot", "list", odd, "--json"]);
+  expect(list).toMatchObject({ status: 0, stderr: "" });
+  const { snapshots } = JSON.parse(list.stdout) as {
+    snapshots: { name: string; kind: string; sizeBytes: number }[];
+  };
+  expect(snapshots.map(({ name, kind, sizeBytes }) => [name, kind.split(":")[0], sizeBytes])).toEqual([
+    ["cut.vhu", "damaged", 2000],
+    ["folder.vhu", "cannot be read", 0],
+    ["loop.vhu", "cannot be read", 0],
+    ["pipe.vhu", "cannot be read", 0],
+  ]);
 });
