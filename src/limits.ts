@@ -99,6 +99,8 @@ export const MAX_RNG_REQUEST_BYTES = 64 * KiB;
 export const MAX_SNAPSHOT_HEADER_BYTES = 1 * MiB;
 /** Manifest and memory map of a snapshot, as JSON: 256 devices of 256 queues stay below 8 MiB. */
 export const MAX_SNAPSHOT_MANIFEST_BYTES = 16 * MiB;
+/** Devices of a snapshot: a machine file has 64, and PCI has no more functions on 16 buses. Whoever shows them looks each one up. */
+export const MAX_SNAPSHOT_DEVICES = 4096;
 /** Nesting of the JSON in a snapshot: what describes a machine has some ten levels, and whoever shows it recurses. */
 export const MAX_SNAPSHOT_JSON_DEPTH = 64;
 /** One record of a snapshot. The largest is the index: 4 Mi extents of 56 bytes. */

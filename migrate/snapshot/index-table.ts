@@ -3,7 +3,7 @@
  * root of the file is the sha256 of the index's payload.
  */
 import { CompatibilityError, FormatError } from "../../src/errors.ts";
-import { MAX_SNAPSHOT_EXTENTS, MAX_SNAPSHOT_RECORDS } from "../../src/limits.ts";
+import { MAX_SNAPSHOT_DEVICES, MAX_SNAPSHOT_EXTENTS, MAX_SNAPSHOT_RECORDS } from "../../src/limits.ts";
 import { readU64, viewOf, writeU64 } from "./bytes.ts";
 import { EXTENT_ENTRY_BYTES, type Extent, encodeExtent } from "./extent.ts";
 import { RECORD_OVERHEAD_BYTES, type RecordEntry } from "./record.ts";
@@ -81,6 +81,9 @@ export function encodeIndex(
   return bytes;
 }
 
+/** A state of each device, QEMU's stream and the machine's own state. */
+const MAX_STREAMS = MAX_SNAPSHOT_DEVICES + 2;
+
 /**
  * @param offset Of the payload in the file.
  * @param end Where the index record starts: the listed records must fill the file up to there.
@@ -100,9 +103,10 @@ export function decodeIndex(payload: Uint8Array, offset: number, end: number): I
     number,
     number,
   ];
-  if (recordCount === 0 || recordCount > MAX_SNAPSHOT_RECORDS || extentCount > MAX_SNAPSHOT_EXTENTS) {
+  const isWithin = recordCount > 0 && recordCount <= MAX_SNAPSHOT_RECORDS && streamCount <= MAX_STREAMS;
+  if (!isWithin || extentCount > MAX_SNAPSHOT_EXTENTS) {
     throw new FormatError(
-      `${recordCount} records and ${extentCount} extents are outside the limits`,
+      `${recordCount} records, ${streamCount} streams and ${extentCount} extents are outside the limits`,
       "index",
       offset,
     );

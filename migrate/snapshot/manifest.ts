@@ -5,6 +5,7 @@ import {
   MAX_MEM_SLOTS,
   MAX_QUEUE_SIZE,
   MAX_SNAPSHOT_CHAIN,
+  MAX_SNAPSHOT_DEVICES,
   MAX_SNAPSHOT_KEYS,
   MAX_SNAPSHOT_REGION_BYTES,
 } from "../../src/limits.ts";
@@ -93,7 +94,6 @@ function makeSchemas() {
   const { z } = require("zod") as typeof import("zod");
   const u32 = z.number().int().min(0).max(0xffff_ffff);
   const size = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
-  const mask = z.string().regex(/^0x[0-9a-f]{1,16}$/);
   const header = z.looseObject({
     writer: z.looseObject({ name: z.string(), version: z.string() }),
     createdAt: z.string(),
@@ -110,12 +110,33 @@ function makeSchemas() {
     host: z.looseObject({ kernel: z.string(), architecture: z.string(), cpu: z.string() }),
     labels: z.record(z.string(), z.string()),
   });
+  const device = deviceSchema(z, u32, size);
+  const manifest = z.looseObject({
+    machine: z.record(z.string(), z.unknown()).optional(),
+    devices: z
+      .array(device)
+      .max(MAX_SNAPSHOT_DEVICES)
+      .refine((devices) => isUnique(devices.map(({ id }) => id)), "device ids repeat"),
+    memory: z.looseObject({ totalBytes: size }),
+  });
+  const memoryMap = memoryMapSchema(z, u32, size);
+  return {
+    header,
+    manifest,
+    memoryMap,
+    ...fileSchemas(z),
+    jsonObject: z.record(z.string(), z.unknown()),
+  };
+}
+
+function deviceSchema(z: typeof import("zod")["z"], u32: z.ZodNumber, size: z.ZodNumber) {
+  const mask = z.string().regex(/^0x[0-9a-f]{1,16}$/);
   const queue = z.looseObject({
     index: u32,
     size: z.number().int().min(0).max(MAX_QUEUE_SIZE),
     base: u32,
   });
-  const device = z.looseObject({
+  return z.looseObject({
     id: u32,
     name: z.string(),
     type: z.string(),
@@ -133,19 +154,6 @@ function makeSchemas() {
     stateFormat: z.string(),
     stateBytes: size,
   });
-  const manifest = z.looseObject({
-    machine: z.record(z.string(), z.unknown()).optional(),
-    devices: z.array(device).refine((devices) => isUnique(devices.map(({ id }) => id)), "device ids repeat"),
-    memory: z.looseObject({ totalBytes: size }),
-  });
-  const memoryMap = memoryMapSchema(z, u32, size);
-  return {
-    header,
-    manifest,
-    memoryMap,
-    ...fileSchemas(z),
-    jsonObject: z.record(z.string(), z.unknown()),
-  };
 }
 
 /** What a file says of itself and its parent. */

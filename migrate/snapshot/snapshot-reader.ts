@@ -62,6 +62,8 @@ export class SnapshotReader implements Disposable {
   readonly #rootsAbove: ReadonlySet<string>;
   #parent: SnapshotReader | undefined;
   #zstd: Zstd | undefined;
+  /** The records by the stream that they would belong to. */
+  #chunks: ReadonlyMap<string, readonly RecordEntry[]> | undefined;
 
   private constructor(input: FileInput, options: OpenOptions, rootsAbove: ReadonlySet<string>) {
     this.#input = input;
@@ -304,7 +306,8 @@ export class SnapshotReader implements Disposable {
   /** Any of `streams`, as `deviceState`. */
   readStream(stream: StreamEntry): Generator<Uint8Array, void> {
     this.#zstd ??= createZstd();
-    return readStreamChunks(this.#input, this.#structure.index.records, stream, this.#zstd);
+    this.#chunks ??= Map.groupBy(this.#structure.index.records, streamKey);
+    return readStreamChunks(this.#input, this.#chunks.get(streamKeyOf(stream)) ?? [], stream, this.#zstd);
   }
 
   /**
@@ -329,4 +332,12 @@ export class SnapshotReader implements Disposable {
   #find(type: number, streamId: number): StreamEntry | undefined {
     return this.streams.find((entry) => entry.type === type && entry.streamId === streamId);
   }
+}
+
+function streamKey({ type, id }: RecordEntry): string {
+  return `${type}:${id >> 32n}`;
+}
+
+function streamKeyOf({ type, streamId }: StreamEntry): string {
+  return `${type}:${streamId}`;
 }

@@ -9,7 +9,7 @@ import { chunkId, RECORD_HEAD_BYTES, type RecordEntry, recordTypeName } from "./
 import { CHUNK_CODEC_ZSTD, CHUNK_HEAD_BYTES } from "./stream-writer.ts";
 import { openPayload, readPayload, sectionOf } from "./structure.ts";
 
-/** The chunks of a stream, each checked; at the end count, size and sha256 of the whole. @throws FormatError */
+/** The chunks of a stream (`records`, its own in the order of the file), each checked; at the end count, size and sha256 of the whole. @throws FormatError */
 export function* readStreamChunks(
   input: FileInput,
   records: readonly RecordEntry[],
@@ -21,7 +21,6 @@ export function* readStreamChunks(
   let chunkCount = 0;
   let sizeBytes = 0;
   for (const entry of records) {
-    if (entry.type !== stream.type || Number(entry.id >> 32n) !== stream.streamId) continue;
     if (entry.id !== chunkId(stream.streamId, chunkCount)) {
       throw new FormatError(
         `chunk ${chunkCount} of the state is missing or out of order`,

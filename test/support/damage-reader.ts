@@ -2,6 +2,7 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { salvageSnapshot } from "../../migrate/snapshot/mod.ts";
 import { CompatibilityError, FormatError } from "../../src/errors.ts";
+import { eventLoopTurn } from "../../src/sys/mod.ts";
 import { resealContainer } from "../fuzz/container.ts";
 import { damages, findingIn } from "./damage-snapshots.ts";
 
@@ -13,6 +14,8 @@ const whole = new Uint8Array(readFileSync(path));
 for (const { bytes, what } of damages(whole, seed, flips, cuts)) {
   if (reading === "mended") resealContainer(bytes);
   writeFileSync(path, reading === "intact" ? whole : bytes);
+  // What natives hold is given back in turns of the event loop, which a command has and a mere loop has not.
+  await eventLoopTurn();
   const finding = findingIn(path, fileKey);
   if (reading === "damaged" && finding === undefined) throw new Error(`${what} was not found`);
   await salvageSnapshot(path).catch((error) => {

@@ -1,4 +1,4 @@
-/** Saves over and over to FILE until it is killed: `… FILE`. Says "saving" once the first save begins. */
+/** Saves over and over to FILE until it is killed: `… FILE`. Says "saving" once the first save begins, then for each how long it took, in ms. */
 import { SnapshotWriter } from "../../migrate/snapshot/mod.ts";
 
 const [path] = process.argv.slice(2) as [string];
@@ -7,6 +7,7 @@ const memory = new Uint8Array(sizeBytes);
 for (let at = 0; at < sizeBytes; at += 64) memory[at] = at / 64;
 console.log("saving");
 for (let round = 0; ; round += 1) {
+  const startMs = performance.now();
   using writer = SnapshotWriter.toFile(path, {
     writer: { name: "vhu", version: "0" },
     labels: { round: `${round}` },
@@ -16,4 +17,5 @@ for (let round = 0; ; round += 1) {
   await writer.writeMemory(0, 0, memory);
   writer.writeManifest({ devices: [], memory: { totalBytes: sizeBytes } });
   writer.finish();
+  console.log(String(performance.now() - startMs));
 }

@@ -233,6 +233,29 @@ describe("a record of a type that is not known", () => {
   });
 });
 
+test("more devices or streams than a machine can have are refused, with the limit", () => {
+  using folder = temporaryFolder();
+  const path = join(folder.path, "forged.vhu");
+  const device = {
+    name: "d",
+    type: "blk",
+    backend: { identity: "x" },
+    features: "0x0",
+    protocolFeatures: "0x0",
+  };
+  const devices = Array.from({ length: 4097 }, (_, id) => {
+    return { id, ...device, queues: [], config: "", stateFormat: "x", stateBytes: 0 };
+  });
+  forge(path, { manifest: new TextEncoder().encode(JSON.stringify({ devices, memory: { totalBytes: 0 } })) });
+  const error = formatFailureOf(() => SnapshotReader.open(path));
+  expect([error.section, error.message]).toEqual(["manifest", expect.stringContaining("<=4096")]);
+  const streams = Array.from({ length: 4099 }, (_, streamId) => {
+    return { type: RecordType.deviceState, streamId, chunkCount: 0, sizeBytes: 0, sha256: "00".repeat(32) };
+  });
+  forge(path, { records: () => ({ streams }) });
+  expect(formatFailureOf(() => SnapshotReader.open(path)).message).toContain("4099 streams");
+});
+
 test("JSON that is nested without end is refused, with the limit", () => {
   for (const [type, name] of [
     [RecordType.manifest, "manifest"],
