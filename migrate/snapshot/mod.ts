@@ -37,5 +37,6 @@ export { type SpooledPipe, spoolPipe } from "./spool-pipe.ts";
 export { removeLeftovers } from "./temporary-name.ts";
 export { type LockedSnapshot, lockedSnapshot, unlockSnapshot } from "./unlock.ts";
 export type { VerifyOptions, VerifyProblem, VerifyResult } from "./verify.ts";
+export { verifyLocked } from "./verify-locked.ts";
 export { verifySnapshot } from "./verify-snapshot.ts";
 export { zeroRuns } from "./zero-runs.ts";

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { generateX25519Identity, identityToRecipient } from "age-encryption";
@@ -33,6 +33,19 @@ test("inspect shows a locked page without the key, all with it; verify: 4 withou
     expect((await verify([])).status).toBe(4);
     expect((await verify(["--identity", wrong])).stderr).toContain("none of the 1 keys");
     expect((await verify(["--identity", key])).status).toBe(0);
+    // Without a key, byte by byte; what is damaged is found all the same.
+    const whole = await runVhu(["snapshot", "verify", path]);
+    expect(whole.status).toBe(0);
+    expect(whole.stdout).toContain("is whole as far as can be seen without its key");
+    const bytes = new Uint8Array(readFileSync(path));
+    const stdin = bytes.slice();
+    expect((await runVhu(["snapshot", "verify", "-", "--json"], { stdin })).stdout).toContain(
+      '"isLocked":true',
+    );
+    expect((await runVhu(["snapshot", "verify", "-", "--identity", key], { stdin })).status).toBe(0);
+    bytes[bytes.length >> 1]! ^= 1;
+    const damaged = await runVhu(["snapshot", "verify", "-"], { stdin: bytes });
+    expect([damaged.status, damaged.stdout]).toEqual([3, expect.stringContaining("is damaged in 1 place")]);
     const plain = join(folder, "plain.vhu");
     expect((await runVhu(["snapshot", "flatten", "--decrypt", "--identity", key, path, plain])).status).toBe(
       0,
