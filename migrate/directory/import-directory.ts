@@ -1,8 +1,8 @@
-import { closeSync, existsSync, openSync, readFileSync, readSync, statSync } from "node:fs";
+import { existsSync, readFileSync, readSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { FormatError, SyscallError } from "../../src/errors.ts";
+import { FormatError } from "../../src/errors.ts";
 import { MAX_SNAPSHOT_MANIFEST_BYTES, MAX_STATE_SECTION_BYTES, STATE_CHUNK_BYTES } from "../../src/limits.ts";
-import { O, openFile } from "../../src/sys/mod.ts";
+import { eventLoopTurn } from "../../src/sys/mod.ts";
 import type { MoveOptions } from "../driver.ts";
 import { saveMemory } from "../ram/mod.ts";
 import {
@@ -17,6 +17,7 @@ import {
   type WriterOptions,
 } from "../snapshot/mod.ts";
 import { DESCRIPTION_FILE, DIRECTORY_FORMAT, DIRECTORY_VERSION, fileNames } from "./description.ts";
+import { type DirectoryPart, openPart, openPartIfThere } from "./open-part.ts";
 
 export interface ImportDirectoryOptions
   extends MoveOptions,
@@ -35,22 +36,27 @@ export async function importDirectory(
   options: ImportDirectoryOptions = {},
 ): Promise<SnapshotSummary> {
   const { header, manifest, regions } = readDescription(join(folder, DESCRIPTION_FILE));
-  for (const region of regions) expectSize(join(folder, fileNames.region(region.id)), region);
+  using parts = new DisposableStack();
+  const opened = regions.map((region) => {
+    const path = join(folder, fileNames.region(region.id));
+    const part = parts.use(openPart(path));
+    expectSize(path, part, region);
+    return { region, part };
+  });
   const fields = headerFieldsOf(header);
   using writer =
     typeof target === "string"
       ? SnapshotWriter.toFile(target, fields, options)
       : SnapshotWriter.toFd(target, fields, options);
   writer.writeMemoryMap(regions);
-  for (const { id, sizeBytes } of regions) {
-    using file = openFile(join(folder, fileNames.region(id)), O.RDONLY);
-    await saveMemory(writer, id, file, sizeBytes, options);
+  for (const { region, part } of opened) {
+    await saveMemory(writer, region.id, part.file, region.sizeBytes, options);
   }
-  const devices = manifest.devices.map((device) => ({
-    ...device,
-    stateBytes: copyDevice(folder, writer, device),
-  }));
-  copyIfThere(join(folder, fileNames.qemuStream), () => writer.writeQemuStream());
+  const devices: SnapshotDevice[] = [];
+  for (const device of manifest.devices) {
+    devices.push({ ...device, stateBytes: await copyDevice(folder, writer, device, options) });
+  }
+  await copyIfThere(join(folder, fileNames.qemuStream), () => writer.writeQemuStream(), options);
   copyMachineState(join(folder, fileNames.machineState), writer);
   writer.writeManifest({ ...manifest, devices });
   return writer.finish();
@@ -62,8 +68,9 @@ export function isSnapshotDirectory(path: string): boolean {
 }
 
 function readDescription(path: string) {
-  if (sizeOf(path) > 2 * MAX_SNAPSHOT_MANIFEST_BYTES) throw new FormatError("it is too large", path);
-  const json = parseJson(readFileSync(path), path);
+  using part = openPart(path);
+  if (part.sizeBytes > 2 * MAX_SNAPSHOT_MANIFEST_BYTES) throw new FormatError("it is too large", path);
+  const json = parseJson(readFileSync(part.file.number), path);
   if (json.format !== DIRECTORY_FORMAT || json.version !== DIRECTORY_VERSION) {
     const message = `it is not of the format ${DIRECTORY_FORMAT}, version ${DIRECTORY_VERSION}`;
     throw new FormatError(message, path);
@@ -85,8 +92,11 @@ function parseJson(bytes: Uint8Array, path: string): Record<string, unknown> {
   throw new FormatError("it is no JSON object", path);
 }
 
-function expectSize(path: string, { name, sizeBytes }: SnapshotRegion): void {
-  const found = sizeOf(path);
+function expectSize(
+  path: string,
+  { sizeBytes: found }: DirectoryPart,
+  { name, sizeBytes }: SnapshotRegion,
+): void {
   if (found === sizeBytes) return;
   throw new FormatError(
     `the region ${JSON.stringify(name)} has ${sizeBytes} bytes, this file has ${found}`,
@@ -95,39 +105,38 @@ function expectSize(path: string, { name, sizeBytes }: SnapshotRegion): void {
 }
 
 /** The size of its state, which may be another one now; 0 without one. */
-function copyDevice(folder: string, writer: SnapshotWriter, { id }: SnapshotDevice): number {
-  return copyIfThere(join(folder, fileNames.device(id)), () => writer.writeDeviceState(id)) ?? 0;
+async function copyDevice(
+  folder: string,
+  writer: SnapshotWriter,
+  { id }: SnapshotDevice,
+  options: MoveOptions,
+): Promise<number> {
+  const path = join(folder, fileNames.device(id));
+  return (await copyIfThere(path, () => writer.writeDeviceState(id), options)) ?? 0;
 }
 
 function copyMachineState(path: string, writer: SnapshotWriter): void {
-  if (!existsSync(path)) return;
-  if (sizeOf(path) > MAX_STATE_SECTION_BYTES)
+  using part = openPartIfThere(path);
+  if (part === undefined) return;
+  if (part.sizeBytes > MAX_STATE_SECTION_BYTES)
     throw new FormatError("a machine state is not that large", path);
-  writer.writeMachineState(readFileSync(path));
+  writer.writeMachineState(readFileSync(part.file.number));
 }
 
-function copyIfThere(
+async function copyIfThere(
   path: string,
   open: () => ReturnType<SnapshotWriter["writeDeviceState"]>,
-): number | undefined {
-  if (!existsSync(path)) return undefined;
-  const fd = openSync(path, "r");
-  try {
-    const target = open();
-    const chunk = new Uint8Array(STATE_CHUNK_BYTES);
-    for (let count = readSync(fd, chunk); count > 0; count = readSync(fd, chunk)) {
-      target.write(chunk.subarray(0, count));
-    }
-    return target.finish().sizeBytes;
-  } finally {
-    closeSync(fd);
+  { signal }: MoveOptions,
+): Promise<number | undefined> {
+  using part = openPartIfThere(path);
+  if (part === undefined) return undefined;
+  const target = open();
+  const chunk = new Uint8Array(STATE_CHUNK_BYTES);
+  for (let count = readSync(part.file.number, chunk); count > 0; count = readSync(part.file.number, chunk)) {
+    target.write(chunk.subarray(0, count));
+    // A loop without a turn never hears of a signal.
+    await eventLoopTurn();
+    signal?.throwIfAborted();
   }
-}
-
-function sizeOf(path: string): number {
-  try {
-    return statSync(path).size;
-  } catch (error) {
-    throw new SyscallError("stat", (error as NodeJS.ErrnoException).code ?? "EIO", path);
-  }
+  return target.finish().sizeBytes;
 }

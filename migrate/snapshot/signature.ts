@@ -21,6 +21,7 @@ import {
 } from "./record.ts";
 import type { SnapshotReader } from "./snapshot-reader.ts";
 import { readFrame } from "./structure.ts";
+import { checkRecordAt } from "./verify-locked.ts";
 
 /** u32 version, u32 leaves, u8[32] public key, u8[64] signature; then the leaves. */
 const FIXED_BYTES = 104;
@@ -52,8 +53,10 @@ export function signSnapshot(
 ): Signer {
   const { privateKey, publicKey } = keysOf(pem);
   using input = FileInput.open(path);
-  const { root, indexOffset, trailer } = readFrame(input);
+  const { root, indexOffset, trailer, headerBytes } = readFrame(input);
   if (trailer.length > 2) throw new UsageError(`${path} is signed already`);
+  // Nobody should sign what is damaged; what each record says of itself needs no key.
+  for (let offset = headerBytes; offset < indexOffset; ) offset = checkRecordAt(input, offset, indexOffset);
   using file = typeof target === "string" ? new OutputFile(target) : undefined;
   const [fd, what] = typeof target === "string" ? [file?.fd ?? -1, target] : [target, "the pipe"];
   const leaves: Uint8Array[] = [];

@@ -23,7 +23,7 @@ export function verifyLocked(path: string, { onProgress }: VerifyOptions = {}): 
     const next = attempt(problems, () => placeOfNext(input, offset, indexOffset));
     // Where the next record begins, nobody knows then.
     if (next === undefined) break;
-    attempt(problems, () => expectWhole(input, offset, next));
+    attempt(problems, () => checkRecordAt(input, offset, indexOffset));
     offset = next;
     onProgress?.({ doneBytes: offset, totalBytes: input.sizeBytes });
   }
@@ -38,8 +38,11 @@ function placeOfNext(input: FileInput, offset: number, end: number): number {
   throw new FormatError("a record reaches into the index", "record", offset);
 }
 
-function expectWhole(input: FileInput, offset: number, next: number): void {
+/** A record by its own checksum. @param end Where the index begins. @returns where the next record is @throws FormatError */
+export function checkRecordAt(input: FileInput, offset: number, end: number): number {
+  const next = placeOfNext(input, offset, end);
   const head = decodeHead(input.read(offset, RECORD_HEAD_BYTES, "record"), offset);
   const stored = input.read(next - RECORD_CHECKSUM_BYTES, RECORD_CHECKSUM_BYTES, "record");
   readPayload(input, { ...head, offset, checksum: viewOf(stored).getBigUint64(0, true) });
+  return next;
 }

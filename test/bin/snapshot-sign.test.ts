@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import { generateKeyPairSync } from "node:crypto";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { OwnSnapshots, requireMayStart } from "../../migrate/mod.ts";
@@ -48,6 +48,27 @@ test("sign: 0; the root stays, verify names the signer, and every byte counts", 
         using reader = SnapshotReader.open(signed);
         readSigner(reader);
       }).toThrow();
+    }
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
+test("sign: 3 for a damaged file, wherever; nobody vouches for damage", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "vhu-bin-"));
+  try {
+    const [key, damaged, signed] = ["key.pem", "damaged.vhu", "signed.vhu"].map((name) =>
+      join(folder, name),
+    ) as [string, string, string];
+    writeFileSync(key, generateKeyPairSync("ed25519").privateKey.export({ type: "pkcs8", format: "pem" }));
+    const whole = new Uint8Array(readFileSync(source));
+    using reader = SnapshotReader.open(source);
+    for (const { offset } of reader.records()) {
+      const bytes = whole.slice();
+      bytes[offset + 28]! ^= 1;
+      writeFileSync(damaged, bytes);
+      const { status } = await runVhu(["snapshot", "sign", "--key", key, damaged, signed]);
+      expect([status, existsSync(signed)]).toEqual([3, false]);
     }
   } finally {
     rmSync(folder, { recursive: true, force: true });

@@ -146,3 +146,26 @@ test("a name that is taken is not written over; what failed leaves nothing", asy
   const left = [...new Bun.Glob("*").scanSync({ cwd: folder.path, dot: true, onlyFiles: false })].sort();
   expect(left).toEqual(["empty", "link", "web.d"]);
 });
+
+test("links, pipes and folders in it are refused: it may come from somebody else", async () => {
+  const names = ["snapshot.json", "memory-0.bin", "device-0.state", "machine-state.bin"];
+  const others = [
+    (path: string) => symlinkSync("/etc/hostname", path),
+    (path: string) => symlinkSync("nowhere", path),
+    (path: string) => Bun.spawnSync(["mkfifo", path]),
+    (path: string) => mkdirSync(path),
+  ];
+  for (const name of names) {
+    for (const make of others) {
+      const refusal = await refusalOf((path, json) => {
+        rmSync(join(path, name));
+        make(join(path, name));
+        // Else the description is written anew.
+        for (const key of Object.keys(json)) delete json[key];
+      });
+      expect(refusal).toBeInstanceOf(FormatError);
+      expect((refusal as FormatError).message).toContain("it is not a file itself");
+      expect((refusal as FormatError).section).toContain(name);
+    }
+  }
+});
