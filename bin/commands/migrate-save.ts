@@ -114,6 +114,11 @@ async function save(
   using base = options.base === undefined ? undefined : await openBase(options.base, options);
   const to = { recipients: options.encryptTo, passphrases: options.passphraseFile?.map(passphraseIn) };
   const isSecret = to.recipients !== undefined || to.passphrases !== undefined;
+  if (base?.isEncrypted && !isSecret) {
+    throw new UsageError(
+      "the base is encrypted, and what changed since would not be: give --encrypt-to or --passphrase-file, too",
+    );
+  }
   const fileKey = isSecret ? await newFileKey(to) : undefined;
   using copies = target.kind === "file" ? new DiskCopies(target.path, { isSealed: isSecret }) : undefined;
   using driver = await openDriver(source, {

@@ -4,6 +4,7 @@ import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { SnapshotWriter } from "../../migrate/snapshot/mod.ts";
+import { createPipe } from "../../src/sys/mod.ts";
 import { PROGRAM } from "./run-vhu.ts";
 
 const dir = mkdtempSync(join(tmpdir(), "vhu-signals-"));
@@ -16,10 +17,11 @@ const SETTLE_MS = 700;
 const PATIENCE_MS = 10_000;
 
 async function endedBy(words: readonly string[], stalls: "stdin" | "stdout"): Promise<unknown> {
+  // Nobody reads from it, or writes into it.
+  using pipe = createPipe();
   const child = Bun.spawn([...PROGRAM, "snapshot", ...words], {
-    stdin: stalls === "stdin" ? "pipe" : "ignore",
-    // Nobody reads from it.
-    stdout: stalls === "stdout" ? "pipe" : "ignore",
+    stdin: stalls === "stdin" ? pipe.readEnd.number : "ignore",
+    stdout: stalls === "stdout" ? pipe.writeEnd.number : "ignore",
     stderr: "ignore",
   });
   await Bun.sleep(SETTLE_MS);

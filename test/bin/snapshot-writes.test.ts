@@ -111,6 +111,12 @@ test("2 where a secret would become plain without a word: flatten, convert and r
   expect((await vhu("diff", "--identity", at("key"), at("flat.vhu"), at("decrypted.vhu"))).status).toBe(0);
 }, 30_000);
 
+test("save: 2 where what changed since an encrypted base would not be encrypted", async () => {
+  const words = ["migrate", "save", "--base", at("safe.vhu"), "--identity", at("key")];
+  const { status, stderr } = await runVhu([...words, `machine:${at("nowhere")}`, at("new.vhu")], { env });
+  expect([status, stderr]).toEqual([2, expect.stringContaining("the base is encrypted")]);
+});
+
 test("a file without its parent is looked into with a key as without one; 4 where the parent is needed", async () => {
   mkdirSync(at("alone"));
   for (const name of ["child.vhu", "open-child.vhu"]) renameSync(at(name), join(at("alone"), name));
