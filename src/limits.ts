@@ -103,6 +103,8 @@ export const MAX_SNAPSHOT_MANIFEST_BYTES = 16 * MiB;
 export const MAX_SNAPSHOT_DEVICES = 4096;
 /** Nesting of the JSON in a snapshot: what describes a machine has some ten levels, and whoever shows it recurses. */
 export const MAX_SNAPSHOT_JSON_DEPTH = 64;
+/** Values in one of them: 256 devices of 256 queues have 300,000. Two bytes of text can become an object of forty. */
+export const MAX_SNAPSHOT_JSON_ITEMS = 1 << 20;
 /** One record of a snapshot. The largest is the index: 4 Mi extents of 56 bytes. */
 export const MAX_SNAPSHOT_RECORD_BYTES = 256 * MiB;
 /** Records of a snapshot: 64 GiB of device state and 1 TiB of memory in chunks of 1 MiB stay below. */

@@ -6,6 +6,7 @@ import { eventLoopTurn } from "../../src/sys/mod.ts";
 import type { MoveOptions } from "../driver.ts";
 import { saveMemory } from "../ram/mod.ts";
 import {
+  expectModest,
   headerFieldsOf,
   parseHeader,
   parseManifest,
@@ -70,7 +71,9 @@ export function isSnapshotDirectory(path: string): boolean {
 function readDescription(path: string) {
   using part = openPart(path);
   if (part.sizeBytes > 2 * MAX_SNAPSHOT_MANIFEST_BYTES) throw new FormatError("it is too large", path);
-  const json = parseJson(readFileSync(part.file.number), path);
+  const bytes = readFileSync(part.file.number);
+  expectModest(bytes, "description", -1);
+  const json = parseJson(bytes, path);
   if (json.format !== DIRECTORY_FORMAT || json.version !== DIRECTORY_VERSION) {
     const message = `it is not of the format ${DIRECTORY_FORMAT}, version ${DIRECTORY_VERSION}`;
     throw new FormatError(message, path);

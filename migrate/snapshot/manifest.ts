@@ -9,7 +9,7 @@ import {
   MAX_SNAPSHOT_KEYS,
   MAX_SNAPSHOT_REGION_BYTES,
 } from "../../src/limits.ts";
-import { expectShallow } from "./expect-shallow.ts";
+import { expectModest } from "./expect-modest.ts";
 import { CIPHER_NAME } from "./file-cipher.ts";
 import { upgradeHeader } from "./upgrades.ts";
 
@@ -203,6 +203,7 @@ function loadSchemas(): Schemas {
 }
 
 function parse<Type>(schema: z.ZodType<Type>, bytes: Uint8Array, section: string, offset: number): Type {
+  expectModest(bytes, section, offset);
   let value: unknown;
   try {
     value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
@@ -213,7 +214,6 @@ function parse<Type>(schema: z.ZodType<Type>, bytes: Uint8Array, section: string
 }
 
 function check<Type>(schema: z.ZodType<Type>, value: unknown, section: string, offset: number): Type {
-  expectShallow(value, section, offset);
   const result = schema.safeParse(value);
   if (!result.success)
     throw new FormatError(`the ${section} is invalid: ${issuesOf(result.error)}`, section, offset);

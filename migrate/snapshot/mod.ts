@@ -9,6 +9,7 @@ export {
 export type { CoreLayout, CoreSegment } from "./core-file.ts";
 export { coreNote, threadNote } from "./core-note.ts";
 export { diffMemory, type MemoryRange } from "./diff-memory.ts";
+export { expectModest } from "./expect-modest.ts";
 export type { Extent, ExtentKind, Frame } from "./extent.ts";
 export { extractCore, extractDevice, extractRegion, extractStream } from "./extract.ts";
 export { FileInput } from "./file-input.ts";

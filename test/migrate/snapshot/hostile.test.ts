@@ -256,6 +256,26 @@ test("more devices or streams than a machine can have are refused, with the limi
   expect(formatFailureOf(() => SnapshotReader.open(path)).message).toContain("4099 streams");
 });
 
+test("JSON of more values than a machine can have is refused before anything is made of it; texts are no values", () => {
+  using folder = temporaryFolder();
+  const path = join(folder.path, "forged.vhu");
+  const withExtra = (extra: string) =>
+    new TextEncoder().encode(`{"memory":{"totalBytes":0},"devices":[],"more":${extra}}`);
+  for (const unit of ["[],", "0,", "{},"]) {
+    forge(path, { manifest: withExtra(`[${unit.repeat(1 << 20)}0]`) });
+    const error = formatFailureOf(() => SnapshotReader.open(path));
+    expect([error.section, error.message]).toEqual([
+      "manifest",
+      expect.stringContaining("the limit is 1048576"),
+    ]);
+  }
+  for (const text of [",".repeat(2 << 20), "[{".repeat(1 << 20), '\\"]'.repeat(1 << 20), "\\\\"]) {
+    forge(path, { manifest: withExtra(`"${text}"`) });
+    using reader = SnapshotReader.open(path);
+    expect(reader.manifest).toMatchObject({ devices: [] });
+  }
+});
+
 test("JSON that is nested without end is refused, with the limit", () => {
   for (const [type, name] of [
     [RecordType.manifest, "manifest"],
