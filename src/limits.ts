@@ -190,6 +190,10 @@ export const MAX_LIVE_STATES_IN_MEMORY_BYTES = 64 * MiB;
 export const MAX_LIVE_DISKS = 256;
 /** Names of what a processor has; QEMU knows some 400. */
 export const MAX_CPU_FEATURES = 2048;
+/** One write by NBD: QEMU's and the protocol's own limit (doc/proto.md, "Size constraints"). */
+export const MAX_NBD_WRITE_BYTES = 32 * MiB;
+/** An option of NBD's handshake: a name, of at most 4096 bytes, and what is asked about it. */
+export const MAX_NBD_OPTION_BYTES = 8 * KiB;
 /** Migrations that one receiver takes at a time. */
 export const MAX_LIVE_SESSIONS = 16;
 /** A connection that was silent for so long is broken; both sides say something every second. */

@@ -31,6 +31,7 @@ export interface ArrivalPolicy {
 /** Everything that is looked at before a page is sent. */
 export function checkArrival(offer: Offer, policy: ArrivalPolicy, room: ArrivalRoom): PreflightCheck[] {
   const here = hostFacts();
+  const { checks, copies } = planArrivingDisks(offer, policy, room);
   return [
     {
       name: "host",
@@ -44,19 +45,23 @@ export function checkArrival(offer: Offer, policy: ArrivalPolicy, room: ArrivalR
     },
     checkName(offer, policy, room),
     checkMemory(offer.memoryBytes, policy, room),
-    ...checkMachine(offer, policy),
-    ...planArrivingDisks(offer, policy, room).checks,
+    ...checkMachine(offer, policy, new Set(copies.map(({ path }) => path))),
+    ...checks,
   ];
 }
 
-/** How QEMU is started for a machine that arrives: as it is now, with what was plugged in since, as itself. */
+/**
+ * How QEMU is started for a machine that arrives: as it is now, with what was plugged in since, as itself.
+ * @param made Images that are not there yet.
+ */
 export function arrivalCommand(
   machine: Offer["machine"],
   { roots, vhu, qemu }: ArrivalPolicy,
   socketPath: string,
+  made?: ReadonlySet<string>,
 ): QemuCommand {
   const programs = new LocalPrograms(vhu);
-  const options = { roots, programs, program: qemu, socketPath };
+  const options = { roots, programs, program: qemu, socketPath, made };
   return loadPlan(machine, { ...options, withoutBackends: true, keepsGeneration: true }).qemu;
 }
 
@@ -144,10 +149,14 @@ function pathsOrNone(machine: Offer["machine"]): string[] {
 }
 
 /** Whether what is to be built is known here, and uses only what it may. */
-function checkMachine({ type, machine, memoryBytes }: Offer, policy: ArrivalPolicy): PreflightCheck[] {
+function checkMachine(
+  { type, machine, memoryBytes }: Offer,
+  policy: ArrivalPolicy,
+  made: ReadonlySet<string>,
+): PreflightCheck[] {
   try {
     if (type === "qemu") {
-      const { program, args } = arrivalCommand(machine, policy, policy.socketFolder);
+      const { program, args } = arrivalCommand(machine, policy, policy.socketFolder, made);
       const bytes = qemuMemoryBytes(args);
       if (bytes > memoryBytes + EXTRA_MEMORY_BYTES) {
         const detail = `its QEMU would take ${bytes} bytes of memory, and ${memoryBytes} were offered`;

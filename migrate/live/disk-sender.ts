@@ -19,7 +19,7 @@ const UNSEEN_CHUNKS = 15;
 /** One disk on its way. */
 export interface SentDisk {
   readonly path: string;
-  /** Of the disk, as often as they were given. */
+  /** Of the disk, as often as they were given; zeros only where something else was before. */
   givenBytes: number;
   /** As they went out. */
   packedBytes: number;
@@ -60,7 +60,6 @@ export class DiskSender implements DiskSink {
       sending.push(this.#piece(disk, piece.offset, piece.sizeBytes, piece.bytes));
     }
     await all(sending);
-    this.#given(disk, bytes.length);
   }
 
   async zero(disk: number, offset: number, sizeBytes: number): Promise<void> {
@@ -71,12 +70,6 @@ export class DiskSender implements DiskSink {
       at += size;
     }
     await all(sending);
-    this.#given(disk, sizeBytes);
-  }
-
-  #given(disk: number, sizeBytes: number): void {
-    (this.disks[disk] as SentDisk).givenBytes += sizeBytes;
-    this.#options.onGiven?.();
   }
 
   /** @param bytes undefined: zeros */
@@ -119,8 +112,10 @@ export class DiskSender implements DiskSink {
     const stream = streamOf(chunk.disk, chunk.offset, this.#session.identity.streams);
     await this.#session.send(stream, FrameType.disk, payload);
     const disk = this.disks[chunk.disk] as SentDisk;
+    disk.givenBytes += chunk.sizeBytes;
     disk.packedBytes += payload.length;
     disk.chunks += 1;
+    this.#options.onGiven?.();
   }
 }
 

@@ -113,7 +113,7 @@ async function take(
   // Where disks are copied, their files are made before the memory's layout comes.
   const hasDisks = offer.copies.length > 0;
   const early = hasDisks ? undefined : await expectMemory(session, offer, policy, signal);
-  if (hasDisks) await session.expect("prepare-disks", signal);
+  if (hasDisks) await session.expect("prepare-disks", signal, "stepMs");
   using operation = beginOperation(session, offer, options);
   const side = new DestinationSide(session, operation, (line) => logger.error(`${offer.name}: ${line}`));
   using disks = new ArrivingDisks(offer.copies, session.identity.streams, (identity) =>

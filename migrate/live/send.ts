@@ -311,7 +311,7 @@ async function handOver(side: SourceSide, loaded: LiveMessage, user: AbortSignal
 async function prepareDisks(session: Session, operation: Operation, signal: AbortSignal): Promise<void> {
   operation.phase(operation.record.phase, { copiesDisks: true });
   await session.say({ kind: "prepare-disks" });
-  await session.expect("disks-prepared", signal);
+  await session.expect("disks-prepared", signal, "stepMs");
 }
 
 function usedBytes(copies: readonly CopiedDisk[]): number {

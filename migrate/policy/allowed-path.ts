@@ -10,6 +10,8 @@ export interface PathPolicy {
   readonly workingFolder?: string | undefined;
   /** Paths that this user gave on the command line: they may lie anywhere. */
   readonly given?: ReadonlySet<string> | undefined;
+  /** Images that are not there yet, and that vhu will make: they stand on nothing. */
+  readonly made?: ReadonlySet<string> | undefined;
 }
 
 /** A recorded path, absolute where it can be made so. */

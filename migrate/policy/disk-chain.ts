@@ -18,7 +18,7 @@ export interface DiskFile {
  * @throws CompatibilityError POLICY that names the file; FormatError for an image that is damaged
  */
 export function requireAllowedChain(disk: DiskFile, policy: PathPolicy): void {
-  if (policy.roots.includes("/") || policy.given?.has(disk.path)) return;
+  if (policy.roots.includes("/") || policy.given?.has(disk.path) || policy.made?.has(disk.path)) return;
   const seen = new Set<string>();
   const left: DiskFile[] = [disk];
   for (let next = left.pop(); next !== undefined; next = left.pop()) {

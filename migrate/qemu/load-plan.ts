@@ -28,6 +28,8 @@ export interface LoadPlanOptions {
   readonly properties?: readonly PropertyChange[] | undefined;
   /** The user starts the back-ends. */
   readonly withoutBackends?: boolean | undefined;
+  /** Images that are not there yet, and that vhu will make. */
+  readonly made?: ReadonlySet<string> | undefined;
   /** A move: the machine is no other generation of itself. */
   readonly keepsGeneration?: boolean | undefined;
 }
@@ -73,6 +75,7 @@ export function loadPlan(json: unknown, options: LoadPlanOptions): LoadPlan {
     {
       roots: options.roots,
       given,
+      made: options.made,
       workingFolder,
       program: options.program,
       socketPath: options.socketPath ?? monitorOf(machine, options),

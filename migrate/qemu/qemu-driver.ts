@@ -4,6 +4,7 @@ import { ProgramIdentities } from "../backends/mod.ts";
 import type { DiskCopies } from "../disks/mod.ts";
 import type {
   DiskOverlay,
+  MachineDisk,
   MachineOutline,
   MoveOptions,
   PrecopyOptions,
@@ -23,6 +24,8 @@ import { describeMachine } from "./describe-machine.ts";
 import { dirtyRate } from "./dirty-rate.ts";
 import type { DiskCare } from "./disk-care.ts";
 import { DiskKeeper } from "./disk-keeper.ts";
+import type { DiskMirrors } from "./disk-mirrors.ts";
+import { dropMirrors } from "./drop-mirrors.ts";
 import { freshBlocks } from "./fresh-memory.ts";
 import { IncomingStream } from "./incoming-stream.ts";
 import { type MigrationOverrides, MigrationSettings, precopySettings } from "./migration-settings.ts";
@@ -35,12 +38,14 @@ import { requireFit, requireSameDisks } from "./qemu-fit.ts";
 import { parseQemuMachine, type QemuMachine } from "./qemu-machine.ts";
 import { qemuPreflight } from "./qemu-preflight.ts";
 import { qemuProcess } from "./qemu-process.ts";
+import { qemuStorage } from "./qemu-storage.ts";
 import { qmpCpus, qmpStatus } from "./qmp-answers.ts";
 import { QmpClient, type QmpConnectOptions } from "./qmp-client.ts";
 import { qmpNothing } from "./qmp-messages.ts";
 import { readRest } from "./read-rest.ts";
 import { isHeld, reclaimVm } from "./reclaim-vm.ts";
 import { residentMemory } from "./resident-memory.ts";
+import { startMirrors } from "./start-mirrors.ts";
 import { readStill } from "./still-save.ts";
 import type { RamBlock } from "./stream-format.ts";
 import type { ParsedStream } from "./stream-parser.ts";
@@ -80,6 +85,9 @@ export class QemuDriver implements VmDriver {
   #earlierState: string | undefined;
   #isReleased = false;
   #keeper: DiskKeeper | undefined;
+  #mirrors: DiskMirrors | undefined;
+  /** QEMU may have mirrors of its disks. */
+  #mayMirror = false;
   /** What `prepareLoad` loaded, or tried to. */
   #loaded: { readonly runState: string } | undefined;
 
@@ -150,9 +158,17 @@ export class QemuDriver implements VmDriver {
     return this.#copy({ sink, collector }, options, precopySettings(options), async (outgoing, outer) => {
       const watch = new PrecopyWatch(this.#client, options);
       const parsed = await watch.beside((signal) => outgoing.read(collector, { ...options, signal }), outer);
-      if (options.onStopped !== undefined) this.#tellStop(options.onStopped);
+      if (options.onStopped !== undefined && this.#mirrors === undefined) this.#tellStop(options.onStopped);
       return parsed;
     });
+  }
+
+  async disks(): Promise<readonly MachineDisk[]> {
+    return qemuStorage(this.#client, await describeMachine(this.#client, this.#identities));
+  }
+
+  async dropDiskCopies(): Promise<void> {
+    await dropMirrors(this.#client, "all");
   }
 
   #tellStop(onStopped: (atMs: number) => void): void {
@@ -196,11 +212,16 @@ export class QemuDriver implements VmDriver {
     this.#earlierState = machine.runState;
     const keeper = new DiskKeeper(this.#client, machine, { care: this.#care, copies: this.#options.copies });
     this.#keeper = keeper;
-    const capabilities = { ...settings.capabilities, ...keeper.settings.capabilities };
+    this.#mayMirror = options.copyDisks !== undefined;
+    const mirrors = await startMirrors(this.#client, machine, options);
+    this.#mirrors = mirrors;
+    await mirrors?.untilReady(options.signal);
+    const atSwitchover = mirrors === undefined ? {} : { "pause-before-switchover": true };
+    const capabilities = { ...settings.capabilities, ...keeper.settings.capabilities, ...atSwitchover };
     this.#settings = await MigrationSettings.apply(this.#client, { ...settings, capabilities });
     const outgoing = await OutgoingStream.open(this.#client);
     this.#outgoing = outgoing;
-    const parsed = await keeper.beside(async (signal) => {
+    const parsed = await (mirrors ?? keeper).beside(async (signal) => {
       try {
         return await read(outgoing, signal);
       } catch (error) {
@@ -283,7 +304,12 @@ export class QemuDriver implements VmDriver {
     // Without SHUT, QEMU takes the migration for failed and goes back by itself.
     this.#closeOutgoing();
     if (this.#earlierState === undefined) return;
+    // No more is taken: what QEMU still mirrors fails, and no longer holds up its disks.
+    this.#mirrors?.[Symbol.dispose]();
+    if (this.#mayMirror && (await isHeld(this.#client)))
+      await this.#client.request("migrate_cancel", { answer: qmpNothing });
     await waitForMigrationEnd(this.#client, END_TIMEOUT_MS);
+    if (this.#mayMirror) await dropMirrors(this.#client, "all");
     await this.#restoreSettings();
     await this.#keeper?.undoUnlessKept();
     const { status } = await this.#client.request("query-status", { answer: qmpStatus });
@@ -315,6 +341,7 @@ export class QemuDriver implements VmDriver {
   }
 
   [Symbol.dispose](): void {
+    this.#mirrors?.[Symbol.dispose]();
     this.#closeOutgoing();
     this.#closeIncoming();
     this.#client[Symbol.dispose]();

@@ -60,6 +60,9 @@ const image = z.looseObject({
   format: z.string(),
   "virtual-size": size,
   "dirty-flag": z.boolean().optional(),
+  "actual-size": size.optional(),
+  encrypted: z.boolean().optional(),
+  snapshots: z.array(z.unknown()).optional(),
   /** Of the same form, and so on to the base. */
   "backing-image": z.unknown().optional(),
 });
@@ -83,7 +86,11 @@ export const qmpBlocks = z.array(
   }),
 );
 
-export const qmpJobs = z.array(z.looseObject({ device: z.string(), ready: z.boolean() }));
+export const qmpJobs = z.array(
+  z.looseObject({ device: z.string(), ready: z.boolean(), len: size.optional(), offset: size.optional() }),
+);
+/** Of the end of a block job. */
+export const qmpJobEnd = z.looseObject({ device: z.string(), error: z.string().optional() });
 export const qmpObjects = z.array(z.looseObject({ name: z.string(), type: z.string() }));
 export const qmpDeviceProperties = z.array(
   z.looseObject({ name: z.string(), "default-value": z.unknown().optional() }),
