@@ -16,7 +16,7 @@ export { OwnSnapshots } from "./own-snapshots.ts";
 export { type QemuArgumentPolicy, qemuArguments } from "./qemu-arguments.ts";
 export { qemuDisks } from "./qemu-disks.ts";
 export { qemuMemoryBytes } from "./qemu-memory.ts";
-export { deviceKeys } from "./qemu-options.ts";
+export { deviceKeys, objectKeys } from "./qemu-options.ts";
 export { isPlacedBelow } from "./real-place.ts";
 export { stateFolder } from "./state-folder.ts";
 export { storageDaemonDisks } from "./storage-daemon-arguments.ts";

@@ -2,13 +2,7 @@ import { CompatibilityError } from "../../src/errors.ts";
 import { absolutePath, isAllowedPath, type PathPolicy } from "./allowed-path.ts";
 import { formatOptionList, type OptionPair, parseOptionList, parseTypedOption } from "./option-list.ts";
 import { unseenImage } from "./qemu-disks.ts";
-import {
-  isDeviceKey,
-  LIST_OPTIONS,
-  type ListOption,
-  SIMPLE_OPTIONS,
-  type ValueKind,
-} from "./qemu-options.ts";
+import { isDeviceKey, kindKeys, LIST_OPTIONS, SIMPLE_OPTIONS, type ValueKind } from "./qemu-options.ts";
 import { GLOBAL_PROPERTIES, GLOBAL_VALUE, TEXT_OPTIONS, type TextOption } from "./qemu-text-options.ts";
 
 export type QemuArgumentPolicy = PathPolicy;
@@ -64,8 +58,7 @@ function rebuild(name: string, value: string, policy: QemuArgumentPolicy): Rebui
   if (name === "-global") return global(value);
   const lists = TEXT_OPTIONS[name];
   if (lists !== undefined) return text(name, value, lists);
-  const list = LIST_OPTIONS[name];
-  if (list !== undefined) return listArgument(name, value, list, policy);
+  if (Object.hasOwn(LIST_OPTIONS, name)) return listArgument(name, value, policy);
   const kind = SIMPLE_OPTIONS[name];
   if (kind === "flag") return { args: [name] };
   if (kind === "dropped" || kind === "dropped-flag") return { args: [] };
@@ -122,11 +115,11 @@ function serial(value: string): RebuiltArgument {
 export function listArgument(
   name: string,
   value: string,
-  { kinds }: ListOption,
   policy: QemuArgumentPolicy,
+  keysOf: (name: string, kind: string) => ReturnType<typeof kindKeys> = kindKeys,
 ): RebuiltArgument {
   const [kind, ...recorded] = parseTypedOption(value) ?? [];
-  const keys = kind?.key === "" && Object.hasOwn(kinds, kind.value) ? kinds[kind.value] : undefined;
+  const keys = kind?.key === "" ? keysOf(name, kind.value) : undefined;
   if (kind === undefined || keys === undefined) return { refused: "this kind of it is not on the list" };
   const pairs = recorded.map((pair) => withAbsolutePath(pair, keys, policy));
   const refused = checkPairs(pairs, keys, policy);

@@ -83,6 +83,7 @@ export const LIST_OPTIONS: Readonly<Record<string, ListOption>> = {
       "scsi-cd": { ...PCI, ...all("drive serial lun scsi-id channel wwn device_id") },
       "ide-hd": all("id bus unit drive serial bootindex write-cache"),
       "ide-cd": all("id bus unit drive serial bootindex"),
+      "pc-dimm": all("id memdev node slot addr"),
       vmgenid: all("id guid"),
       pvpanic: all("ioport"),
       "usb-kbd": PCI,
@@ -138,8 +139,24 @@ export function isDeviceKey(key: string): boolean {
   );
 }
 
+/** A CPU that was plugged in: its type has the model's name, which -cpu may have as well. */
+const CPU_TYPE = /^[\w.-]+-(?:x86_64|i386|arm|aarch64)-cpu$/;
+const CPU_KEYS = all("id socket-id die-id cluster-id module-id core-id thread-id");
+
+/** The keys that an option of this kind may have; undefined for a kind that is not on the list. */
+export function kindKeys(option: string, kind: string): Readonly<Record<string, ValueKind>> | undefined {
+  const kinds = LIST_OPTIONS[option]?.kinds ?? {};
+  if (Object.hasOwn(kinds, kind)) return kinds[kind];
+  return option === "-device" && CPU_TYPE.test(kind) ? CPU_KEYS : undefined;
+}
+
 /** The properties that a recorded device of this type may have; undefined for a type that is not on the list. */
 export function deviceKeys(type: string): ReadonlySet<string> | undefined {
-  const kinds = LIST_OPTIONS["-device"]?.kinds ?? {};
-  return Object.hasOwn(kinds, type) ? new Set(Object.keys(kinds[type] ?? {})) : undefined;
+  const keys = kindKeys("-device", type);
+  return keys === undefined ? undefined : new Set(Object.keys(keys));
+}
+
+export function objectKeys(type: string): ReadonlySet<string> | undefined {
+  const keys = kindKeys("-object", type);
+  return keys === undefined ? undefined : new Set(Object.keys(keys));
 }

@@ -4,7 +4,7 @@ import type { DiskFile } from "./disk-chain.ts";
 import { formatOptionList, type OptionPair, parseTypedOption } from "./option-list.ts";
 import { listArgument, type RebuiltArgument } from "./qemu-arguments.ts";
 import { qemuDisks, unseenImage } from "./qemu-disks.ts";
-import { LIST_OPTIONS, type ListOption } from "./qemu-options.ts";
+import { kindKeys } from "./qemu-options.ts";
 
 export interface StorageDaemonPolicy extends PathPolicy {
   readonly relocate?: ((socket: string) => string) | undefined;
@@ -25,7 +25,8 @@ const EXPORT_KEYS: Readonly<Record<string, RegExp>> = {
   "addr.type": /^unix$/,
 };
 
-const OBJECTS: ListOption = { kinds: { iothread: LIST_OPTIONS["-object"]?.kinds.iothread ?? {} } };
+const threadKeys = (option: string, kind: string) =>
+  kind === "iothread" ? kindKeys(option, kind) : undefined;
 
 /**
  * The arguments of a recorded qemu-storage-daemon, built anew: block nodes as QEMU's own, exports to vhost-user-blk at a UNIX
@@ -75,11 +76,9 @@ function rebuilt(
 ): RebuiltArgument | { readonly refused: string; readonly isUnknown: true } {
   switch (name) {
     case "--blockdev":
-      return withTwoDashes(
-        listArgument("-blockdev", value, LIST_OPTIONS["-blockdev"] ?? { kinds: {} }, policy),
-      );
+      return withTwoDashes(listArgument("-blockdev", value, policy));
     case "--object":
-      return withTwoDashes(listArgument("-object", value, OBJECTS, policy));
+      return withTwoDashes(listArgument("-object", value, policy, threadKeys));
     case "--export":
       return exported(value, policy);
     default:

@@ -5,6 +5,7 @@ import {
   type ProgramIdentities,
 } from "../backends/mod.ts";
 import { parseOptionList } from "../policy/mod.ts";
+import type { Netdev } from "./netdevs.ts";
 import type { QemuMachine } from "./qemu-machine.ts";
 
 /**
@@ -15,12 +16,14 @@ import type { QemuMachine } from "./qemu-machine.ts";
 export async function describeBackends(
   devices: QemuMachine["virtioDevices"],
   sockets: QemuMachine["sockets"],
+  netdevs: readonly Netdev[] | undefined,
   qemu: ProcessFacts | undefined,
   identities: ProgramIdentities,
 ): Promise<BackendRecord[]> {
-  const netdevs = netdevChardevs(qemu?.commandLine ?? []);
+  const listed = netdevs?.map(({ id, chardev }) => [id, chardev] as const);
+  const chardevs = listed === undefined ? netdevChardevs(qemu?.commandLine ?? []) : new Map(listed);
   const records = devices.map(async ({ type, chardev, netdev, features, protocolFeatures }) => {
-    const label = chardev ?? (netdev === undefined ? undefined : netdevs.get(netdev));
+    const label = chardev ?? (netdev === undefined ? undefined : chardevs.get(netdev));
     const socket = sockets.find((candidate) => candidate.chardev === label);
     if (label === undefined || socket === undefined) return [];
     const daemon = qemu === undefined ? undefined : backendBehind(qemu, socket.path);
@@ -41,7 +44,7 @@ export async function describeBackends(
   return (await Promise.all(records)).flat();
 }
 
-/** The chardev of each vhost-user netdev: QEMU tells it only on its command line. */
+/** The chardev of each vhost-user netdev, by the command line of a QEMU that does not list them. */
 function netdevChardevs(commandLine: readonly string[]): Map<string, string> {
   const found = new Map<string, string>();
   for (const [at, word] of commandLine.entries()) {

@@ -4,6 +4,7 @@ import { LocalPrograms } from "../policy/mod.ts";
 import { describeBackends } from "./describe-backends.ts";
 import { findHotPlug } from "./hot-plug.ts";
 import { machineDisks } from "./machine-disks.ts";
+import { queryNetdevs } from "./netdevs.ts";
 import type { DescribedQemuMachine, QemuMachine } from "./qemu-machine.ts";
 import { qemuProcess } from "./qemu-process.ts";
 import { qmpChardevs, qmpCpus, qmpMemorySize, qmpName, qmpStatus, qmpText } from "./qmp-answers.ts";
@@ -22,7 +23,8 @@ export async function describeMachine(
   const process = qemuProcess(client.socketInode, client.peerPid);
   const devices = await virtioDevices(client);
   const connections = await sockets(client);
-  const backends = await describeBackends(devices, connections, process, identities);
+  const netdevs = await queryNetdevs(client);
+  const backends = await describeBackends(devices, connections, netdevs, process, identities);
   const [firstCpu] = cpus;
   return {
     kind: "qemu",
@@ -42,7 +44,11 @@ export async function describeMachine(
           commandLine: [...process.commandLine],
           workingFolder: process.workingFolder,
         }),
-    ...(await findHotPlug(client, { commandLine: process?.commandLine, sockets: connections })),
+    ...(await findHotPlug(client, {
+      commandLine: process?.commandLine,
+      sockets: connections,
+      netdevs,
+    })),
     virtioDevices: devices,
     sockets: connections,
     backends,

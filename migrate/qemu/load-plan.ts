@@ -11,6 +11,7 @@ import {
 import { changeArguments, type DiskChange, type PropertyChange } from "./change-arguments.ts";
 import { type QemuCommand, qemuCommand } from "./qemu-command.ts";
 import { parseQemuMachine, type QemuMachine } from "./qemu-machine.ts";
+import { withHotPlug } from "./with-hot-plug.ts";
 
 export interface LoadPlanOptions {
   /** Folders that recorded paths may lie in; "/" for what this user's own vhu recorded. */
@@ -71,7 +72,12 @@ export function loadPlan(json: unknown, options: LoadPlanOptions): LoadPlan {
   });
   const given = givenPaths(options, [...moved.values()]);
   const qemu = qemuCommand(
-    { ...machine, ...(machine.commandLine === undefined ? {} : { commandLine: recorded }) },
+    {
+      ...machine,
+      // It has all changes.
+      ...{ added: [], removed: [], removedParts: [] },
+      ...(machine.commandLine === undefined ? {} : { commandLine: recorded }),
+    },
     {
       roots: options.roots,
       given,
@@ -128,20 +134,6 @@ function withoutMonitors(recorded: readonly string[]): string[] {
     else kept.push(recorded[at] as string);
   }
   return kept;
-}
-
-/** As the machine was when it was saved. */
-function withHotPlug(args: readonly string[], { added = [], removed = [] }: QemuMachine): string[] {
-  const isRemoved = (word: string) => {
-    const id = /(?:^|,)id=([^,]+)/.exec(word)?.[1] ?? /"id"\s*:\s*"([^"]+)"/.exec(word)?.[1];
-    return id !== undefined && removed.includes(id);
-  };
-  const kept: string[] = [];
-  for (let at = 0; at < args.length; at += 1) {
-    if (args[at] === "-device" && isRemoved(args[at + 1] ?? "")) at += 1;
-    else kept.push(args[at] as string);
-  }
-  return [...kept, ...added];
 }
 
 /** A disk that has got overlays since QEMU was started is on the command line by an earlier file of its chain. */

@@ -2,6 +2,7 @@ import { basename, resolve } from "node:path";
 import { CompatibilityError } from "../../src/errors.ts";
 import { type QemuArgumentPolicy, qemuArguments, qemuDisks, requireAllowedChain } from "../policy/mod.ts";
 import { parseQemuMachine } from "./qemu-machine.ts";
+import { withHotPlug } from "./with-hot-plug.ts";
 
 export interface QemuCommandOptions extends QemuArgumentPolicy {
   /** The program to run; else the recorded one's name is looked for in PATH, never its path. */
@@ -21,13 +22,14 @@ export interface QemuCommand {
  * @throws CompatibilityError when the command line is not recorded, or not of what may run; FormatError for a damaged disk image
  */
 export function qemuCommand(machine: unknown, options: QemuCommandOptions): QemuCommand {
-  const { commandLine, executable } = parseQemuMachine(machine);
+  const parsed = parseQemuMachine(machine);
+  const { commandLine, executable } = parsed;
   if (commandLine === undefined || executable === undefined) {
     throw new CompatibilityError(
       "QEMU's command line is not in the snapshot: start QEMU with -incoming defer, and load into qmp:PATH",
     );
   }
-  const recorded = commandLine.slice(1);
+  const recorded = withHotPlug(commandLine.slice(1), parsed);
   const args = qemuArguments(recorded, options);
   for (const disk of qemuDisks(args)) requireAllowedChain(disk, options);
   return {

@@ -42,6 +42,7 @@ import { qemuStorage } from "./qemu-storage.ts";
 import { qmpCpus, qmpStatus } from "./qmp-answers.ts";
 import { QmpClient, type QmpConnectOptions } from "./qmp-client.ts";
 import { qmpNothing } from "./qmp-messages.ts";
+import { quitVm } from "./quit-vm.ts";
 import { readRest } from "./read-rest.ts";
 import { isHeld, reclaimVm } from "./reclaim-vm.ts";
 import { residentMemory } from "./resident-memory.ts";
@@ -337,7 +338,7 @@ export class QemuDriver implements VmDriver {
   async discard(): Promise<void> {
     if (this.#outgoing !== undefined) await this.release();
     else if (this.#loaded === undefined && !this.#isReleased) return;
-    await this.#client.request("quit", { answer: qmpNothing });
+    await quitVm(this.#client);
   }
 
   [Symbol.dispose](): void {

@@ -63,6 +63,8 @@ const machine = z.looseObject({
   /** What differs from the command line: arguments for what was plugged in, and ids of devices that were taken out. */
   added: z.array(z.string()).optional(),
   removed: z.array(z.string()).optional(),
+  /** What these had been made of and is gone as well, by its option and id. */
+  removedParts: z.array(z.looseObject({ option: z.string(), id: z.string() })).optional(),
   notRebuilt: z.array(z.string()).optional(),
   workingFolder: z.string().optional(),
   /** Where the monitor was that it was saved by. */

@@ -2,7 +2,16 @@ import { afterAll, afterEach, beforeAll, expect, test } from "bun:test";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { loadNewQemu, QemuDriver, type QemuLaunch, qemuCommand, saveMachine } from "../../migrate/mod.ts";
+import {
+  GuestMemory,
+  loadMachine,
+  loadNewQemu,
+  QemuDriver,
+  type QemuLaunch,
+  qemuCommand,
+  saveMachine,
+  sourceWithMemory,
+} from "../../migrate/mod.ts";
 import { SnapshotReader } from "../../migrate/snapshot/mod.ts";
 import { FormatError, PeerError } from "../../src/errors.ts";
 import { requirePeers } from "../peers/mod.ts";
@@ -93,6 +102,29 @@ test.skipIf(!peers)(
     } finally {
       process.kill(launch.pid, "SIGKILL");
     }
+  },
+  TEST_TIMEOUT_MS,
+);
+
+test.skipIf(!peers)(
+  "a QEMU that waits already gets memory that came before the rest, too: all of it in the stream",
+  async () => {
+    using reader = SnapshotReader.open(file);
+    await using target = await startListening({
+      ...{ dir, name: "waiting", guest: livingGuest({ dir }), memoryMib: 256, hasPlainMemory: true },
+      args: ["-vga", "std", "-incoming", "defer"],
+    });
+    using memory = GuestMemory.create(reader.memoryMap);
+    await memory.fill(reader);
+    using driver = await QemuDriver.connect(target.qmpPath);
+    const source = sourceWithMemory(reader, memory);
+    const { memory: _inTheFile, ...withoutIt } = source;
+    const noMemory = () => {
+      throw new Error("the memory is not in the file");
+    };
+    await loadMachine(driver, { ...withoutIt, memory: noMemory });
+    await waitForBeats(target, 3);
+    expect(beats(target)[0]).toEqual({ nonce, count: last + 1 });
   },
   TEST_TIMEOUT_MS,
 );
