@@ -219,7 +219,11 @@ function report(
   const memoryBytes = manifest.memory.totalBytes;
   output.summary({ ...loaded, root, memoryBytes, devices: manifest.devices.length, milliseconds }, () => [
     `loaded into ${loaded.target} in ${formatDuration(milliseconds)}`,
-    ...(memoryBytes > 0 ? [`  memory ${formatBytes(memoryBytes)}, ${manifest.devices.length} devices`] : []),
+    ...(memoryBytes > 0
+      ? [
+          `  memory ${formatBytes(memoryBytes)}${isQemuMachine(manifest.machine) ? "" : `, ${manifest.devices.length} devices`}`,
+        ]
+      : []),
     ...(loaded.pid === undefined ? [] : [`  process ${loaded.pid}, log ${loaded.log}`]),
     ...(loaded.backends ?? []).map(
       ({ type, chardev, pid, log }) => `  ${type} back-end of ${chardev}: process ${pid}, log ${log}`,

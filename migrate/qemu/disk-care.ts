@@ -33,6 +33,12 @@ export function checkDisks(
   const check = (ok: boolean, detail: string) => ({ name: "disks", ok, detail });
   if (list === "") return check(true, "none can be written");
   if (care === "stop" || care === "external") return check(true, `not in the file: ${list}`);
+  if (care === undefined && foreign.length > 0) {
+    return check(
+      false,
+      `the VM goes on and writes to ${list}: save with --stop; or with --disks external, and copy them yourself`,
+    );
+  }
   if (care === undefined) {
     return check(
       false,
