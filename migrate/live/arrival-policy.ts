@@ -4,7 +4,7 @@ import { SyscallError, VhuError } from "../../src/errors.ts";
 import { connectUnix, listeningPaths } from "../../src/sys/mod.ts";
 import type { PreflightCheck } from "../driver.ts";
 import { parseMachineConfig, pathsOf } from "../machine-file/mod.ts";
-import { isPlacedBelow, LocalPrograms, qemuMemoryBytes } from "../policy/mod.ts";
+import { isPlacedBelow, LocalPrograms, qemuDisks, qemuMemoryBytes } from "../policy/mod.ts";
 import { checkCpu, loadPlan, type QemuCommand } from "../qemu/mod.ts";
 import { type DiskPlan, planDisks } from "./arrival-disks.ts";
 import type { ArrivalRoom } from "./arrival-room.ts";
@@ -150,13 +150,22 @@ function pathsOrNone(machine: Offer["machine"]): string[] {
 
 /** Whether what is to be built is known here, and uses only what it may. */
 function checkMachine(
-  { type, machine, memoryBytes }: Offer,
+  { type, machine, memoryBytes, disks }: Offer,
   policy: ArrivalPolicy,
   made: ReadonlySet<string>,
 ): PreflightCheck[] {
   try {
     if (type === "qemu") {
       const { program, args } = arrivalCommand(machine, policy, policy.socketFolder, made);
+      // Its content is the sender's: read as something else, it could name other files.
+      const other = qemuDisks(args).find(
+        ({ path, format }) =>
+          made.has(path) && disks.find((disk) => disk.path === path)?.copy?.format !== format,
+      );
+      if (other !== undefined) {
+        const detail = `${other.path} is used as ${other.format}, and offered as another format`;
+        return [{ name: "machine", ok: false, detail }];
+      }
       const bytes = qemuMemoryBytes(args);
       if (bytes > memoryBytes + EXTRA_MEMORY_BYTES) {
         const detail = `its QEMU would take ${bytes} bytes of memory, and ${memoryBytes} were offered`;

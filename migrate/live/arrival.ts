@@ -1,8 +1,9 @@
-import { accessSync, constants, mkdirSync } from "node:fs";
+import { accessSync, constants, mkdirSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { SyscallError } from "../../src/errors.ts";
+import { StateError, SyscallError } from "../../src/errors.ts";
 import type { VmDriver } from "../driver.ts";
 import { MachineProcess } from "../machine/mod.ts";
+import { requireOwn } from "../policy/mod.ts";
 import { startQemu } from "../qemu/mod.ts";
 import type { GuestMemory } from "../ram/mod.ts";
 import type { SnapshotRegion } from "../snapshot/mod.ts";
@@ -48,12 +49,15 @@ export async function startArrival(
   };
 }
 
-/** @throws SyscallError: the receiver serves others, and goes on */
+/** @throws StateError for a folder that others can write; SyscallError: the receiver serves others, and goes on */
 export function makeSocketFolder(folder: string): void {
   try {
     mkdirSync(folder, { recursive: true, mode: 0o700 });
     accessSync(folder, constants.W_OK | constants.X_OK);
+    // Elsewhere another user could have left links where logs are written, and take the sockets.
+    requireOwn(folder, statSync(folder), "give --sockets a folder of your own");
   } catch (error) {
+    if (error instanceof StateError) throw error;
     const { code = "EIO" } = error as NodeJS.ErrnoException;
     throw new SyscallError("mkdir", code, `${folder}: give --sockets a folder that can be written`);
   }

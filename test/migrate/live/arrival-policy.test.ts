@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { makeSocketFolder } from "../../../migrate/live/arrival.ts";
@@ -215,6 +215,38 @@ test("a QEMU machine is looked at as what will be started: more memory than was 
   expect(judged("-m", "64G").detail).toContain("would take 68719476736 bytes");
   expect(judged("-object", "memory-backend-ram,id=x,size=1T,prealloc=on").ok).toBe(false);
   expect(judged("-readconfig", "/srv/vm/x").ok).toBe(false);
+});
+
+test("sockets and logs go to no folder that another user can write", () => {
+  const root = mkdtempSync(join(tmpdir(), "vhu-root-"));
+  try {
+    makeSocketFolder(root);
+    chmodSync(root, 0o777);
+    expect(() => makeSocketFolder(root)).toThrow("others can write it");
+  } finally {
+    rmSync(root, { recursive: true, force: true });
+  }
+});
+
+test("an image that is copied here is used as what it was offered as", () => {
+  const root = mkdtempSync(join(tmpdir(), "vhu-root-"));
+  try {
+    const path = join(root, "disk");
+    const machine = {
+      ...{ kind: "qemu", name: "m", machineType: "q35", runState: "running", executable: "kvm", disks: [] },
+      ...{ virtioDevices: [], sockets: [], commandLine: ["kvm", "-drive", `file=${path},format=qcow2`] },
+    };
+    const judged = (format: string) => {
+      const copy = { format, virtualBytes: 65536, usedBytes: 0, readOnly: false };
+      const offer = { ...offerOf([], [{ path, sizeBytes: 0, copy }]), type: "qemu", machine };
+      const policy = { ...POLICY, roots: [root], allow: ["qemu"], qemu: "kvm" } as const;
+      return checkArrival(offer as never, policy, new ArrivalRoom()).find(({ name }) => name === "machine")!;
+    };
+    expect(judged("qcow2").ok).toBe(true);
+    expect(judged("raw").detail).toContain("is used as qcow2, and offered as another format");
+  } finally {
+    rmSync(root, { recursive: true, force: true });
+  }
 });
 
 test("a folder for sockets that cannot be made is an error of one arrival, not the end of the receiver", () => {
