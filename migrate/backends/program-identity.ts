@@ -2,7 +2,7 @@ import { readFileSync, realpathSync, statSync } from "node:fs";
 import { resolve } from "node:path";
 import { VhuError } from "../../src/errors.ts";
 import { MAX_PROGRAM_BYTES } from "../../src/limits.ts";
-import { holdersOfSocket, unixSockets } from "../../src/sys/mod.ts";
+import { holdersOfSocket, socketsAt } from "../../src/sys/mod.ts";
 import { type BackendRole, type LocalPrograms, recordedRole } from "../policy/mod.ts";
 import { type ProcessFacts, processFacts } from "./process-facts.ts";
 
@@ -37,7 +37,7 @@ export class ProgramIdentities {
 
   /** Of whoever listens at a socket; nothing where that is not to be seen. */
   async ofListener(path: string): Promise<ProgramIdentity> {
-    const listener = unixSockets().find((entry) => entry.isListening && entry.path === path);
+    const listener = socketsAt(path).find(({ isListening }) => isListening);
     const pid = listener === undefined ? undefined : holdersOfSocket(listener.inode)[0];
     const facts = pid === undefined ? undefined : processFacts(pid);
     return facts === undefined ? {} : await this.of(facts);

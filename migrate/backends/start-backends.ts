@@ -1,6 +1,6 @@
 import { lstatSync, unlinkSync } from "node:fs";
 import { PeerError, StateError, UsageError } from "../../src/errors.ts";
-import { Deadline, type Fd, listeningPaths, UnixListener, unixSockets } from "../../src/sys/mod.ts";
+import { Deadline, type Fd, listeningPaths, socketsAt, UnixListener } from "../../src/sys/mod.ts";
 import type { BackendRole } from "../policy/mod.ts";
 import { GuardedProcess } from "./guarded-process.ts";
 
@@ -127,7 +127,7 @@ function socketsOf({ connects, socket, others = [] }: BackendCommand): string[] 
  * @throws StateError when it serves another VM
  */
 export function isWaiting(socket: string, chardev: string): boolean {
-  const named = unixSockets().filter(({ path }) => path === socket);
+  const named = socketsAt(socket);
   if (!named.some(({ isListening }) => isListening)) return false;
   if (named.some(({ isListening, peer }) => !isListening && peer !== undefined)) {
     throw new StateError(

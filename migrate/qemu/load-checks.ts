@@ -1,6 +1,7 @@
 import { accessSync, constants } from "node:fs";
-import { basename } from "node:path";
+import { basename, resolve } from "node:path";
 import { VhuError } from "../../src/errors.ts";
+import { socketsAt } from "../../src/sys/mod.ts";
 import { type BackendRecord, identityDifference, ProgramIdentities } from "../backends/mod.ts";
 import type { PreflightCheck } from "../driver.ts";
 import { backendArguments, type LocalPrograms } from "../policy/mod.ts";
@@ -108,7 +109,7 @@ function diskChecks(machine: QemuMachine): PreflightCheck[] {
 }
 
 function socketChecks(
-  { sockets, virtioDevices, backends = [] }: QemuMachine,
+  { sockets, virtioDevices, backends = [], workingFolder = "/" }: QemuMachine,
   listening: ReadonlySet<string>,
   programs: LocalPrograms,
 ): Promise<PreflightCheck[]> {
@@ -120,10 +121,11 @@ function socketChecks(
   return Promise.all(
     sockets
       .filter(({ chardev, listens }) => used.has(chardev) && listens !== true)
-      .map(async ({ chardev, path }) => {
+      .map(async ({ chardev, path: recordedPath }) => {
+        const path = resolve(workingFolder, recordedPath);
         const name = `back-end ${chardev}`;
         const record = backends.find((backend) => backend.chardev === chardev);
-        if (listening.has(path)) {
+        if (listening.has(path) || socketsAt(path).some(({ isListening }) => isListening)) {
           const other = identityDifference(record ?? {}, await identities.ofListener(path));
           return passed(name, `somebody listens at ${path}${other === undefined ? "" : `: ${other}`}`);
         }

@@ -70,6 +70,7 @@ export {
   holdersOfSocket,
   isHolderOfSocket,
   listeningPaths,
+  socketsAt,
   type UnixSocketEntry,
   unixSockets,
 } from "./unix-sockets.ts";

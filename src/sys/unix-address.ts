@@ -8,7 +8,7 @@ import { libc } from "./libc.ts";
 import { NativeBuffer } from "./native-buffer.ts";
 import { waitReadySync } from "./poll.ts";
 import { UnixSocket } from "./unix-socket.ts";
-import { unixSockets } from "./unix-sockets.ts";
+import { socketsAt } from "./unix-sockets.ts";
 
 // struct sockaddr_un: u16 family, 108 bytes of path, NUL included.
 const MAX_PATH_BYTES = 107;
@@ -122,7 +122,7 @@ function removeStaleSocket(path: string): void {
 }
 
 function isListening(path: string): boolean {
-  return unixSockets().some((entry) => entry.isListening && entry.path === path);
+  return socketsAt(path).some(({ isListening }) => isListening);
 }
 
 /** The size of the socket's receive and send buffers that the kernel should try to have. */

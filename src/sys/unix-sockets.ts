@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
 import { SyscallError } from "../errors.ts";
 import { SOCK } from "./constants.ts";
 import { check } from "./errno.ts";
@@ -14,6 +14,8 @@ export interface UnixSocketEntry {
   readonly isListening: boolean;
   /** The inode of the other end; undefined where there is none, or the kernel does not tell (no unix_diag). */
   readonly peer: number | undefined;
+  /** The file that it was bound to, whatever its name was relative to: the low 32 bits of its inode, and the kernel's number of its device. */
+  readonly file?: { readonly inode: number; readonly device: number } | undefined;
 }
 
 // include/uapi/linux/netlink.h, sock_diag.h, unix_diag.h
@@ -28,8 +30,8 @@ const NLMSG_DONE = 3;
 const NLMSG_HEADER_BYTES = 16;
 const REQUEST_BYTES = 24;
 const DIAG_MESSAGE_BYTES = 16;
-const SHOW_NAME_AND_PEER = 0x1 | 0x4;
-const ATTRIBUTE = { NAME: 0, PEER: 2 } as const;
+const SHOW_NAME_FILE_AND_PEER = 0x1 | 0x2 | 0x4;
+const ATTRIBUTE = { NAME: 0, VFS: 1, PEER: 2 } as const;
 const TCP_LISTEN = 10;
 const ALL_STATES = 0xffff_ffff;
 const RECEIVE_BYTES = 256 * 1024;
@@ -39,6 +41,24 @@ export function listeningPaths(): ReadonlySet<string> {
   return new Set(
     unixSockets().flatMap(({ isListening, path }) => (isListening && path !== undefined ? [path] : [])),
   );
+}
+
+/** The sockets that are bound to this file, under whatever name: its listener, and the connections that it has accepted. */
+export function socketsAt(path: string): UnixSocketEntry[] {
+  const facts = statSync(path, { throwIfNoEntry: false, bigint: true });
+  const inode = facts === undefined ? -1 : Number(facts.ino & 0xffff_ffffn);
+  const device = facts === undefined ? -1 : kernelDevice(facts.dev);
+  return unixSockets().filter(
+    ({ path: name, file }) =>
+      name === path || (file !== undefined && file.inode === inode && file.device === device),
+  );
+}
+
+/** As the kernel has it inside: major << 20 | minor (include/linux/kdev_t.h). */
+function kernelDevice(device: bigint): number {
+  const major = (device >> 8n) & 0xfffn;
+  const minor = (device & 0xffn) | ((device >> 12n) & 0xfff00n);
+  return Number((major << 20n) | minor);
 }
 
 /** All UNIX sockets. Nobody is connected to: that would end a one-shot daemon. */
@@ -96,7 +116,7 @@ function askKernel(): UnixSocketEntry[] {
   // struct unix_diag_req: u8 family (AF_UNIX), u8 protocol, u16, u32 states, u32 inode, u32 show, u32 cookie[2].
   request.view.setUint8(NLMSG_HEADER_BYTES, 1);
   request.view.setUint32(NLMSG_HEADER_BYTES + 4, ALL_STATES, true);
-  request.view.setUint32(NLMSG_HEADER_BYTES + 12, SHOW_NAME_AND_PEER, true);
+  request.view.setUint32(NLMSG_HEADER_BYTES + 12, SHOW_NAME_FILE_AND_PEER, true);
   check(libc.write(socket.number, request.address, sizeBytes), "write", label);
   const buffer = new NativeBuffer(RECEIVE_BYTES);
   const entries: UnixSocketEntry[] = [];
@@ -122,16 +142,20 @@ function takeMessages(view: DataView, sizeBytes: number, into: UnixSocketEntry[]
 function entryOf(view: DataView, start: number, end: number): UnixSocketEntry {
   let path: string | undefined;
   let peer: number | undefined;
+  let file: UnixSocketEntry["file"];
   for (let at = start + DIAG_MESSAGE_BYTES; at + 4 <= end; ) {
     const length = view.getUint16(at, true);
     const type = view.getUint16(at + 2, true);
     if (type === ATTRIBUTE.NAME) path = nameOf(view, at + 4, length - 4);
+    // struct unix_diag_vfs: u32 inode, u32 device.
+    if (type === ATTRIBUTE.VFS && length >= 12)
+      file = { inode: view.getUint32(at + 4, true), device: view.getUint32(at + 8, true) };
     if (type === ATTRIBUTE.PEER) peer = view.getUint32(at + 4, true);
     if (length < 4) break;
     at += (length + 3) & ~3;
   }
   const isListening = view.getUint8(start + 2) === TCP_LISTEN;
-  return { inode: view.getUint32(start + 4, true), path, isListening, peer };
+  return { inode: view.getUint32(start + 4, true), path, isListening, peer, file };
 }
 
 /** An abstract name begins with a zero byte, shown as "@" as elsewhere. */

@@ -17,7 +17,7 @@ import { BOOT_TIMEOUT_MS, livingGuest, runState, startListening, waitForBeats } 
 import { startVhu, type VhuProcess } from "./vhu-process.ts";
 
 /** From the first entry in the log. */
-const MAX_DELAY_MS = { save: 1_500, load: 2_500 } as const;
+const MAX_DELAY_MS = { save: 600, load: 1_000 } as const;
 const MEMORY_MIB = 128;
 const IMAGE_BYTES = 16 << 20;
 const VICTIMS = ["vhu", "QEMU", "daemon"] as const;
