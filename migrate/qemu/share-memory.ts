@@ -1,5 +1,6 @@
 import { statfsSync } from "node:fs";
 import { dirname } from "node:path";
+import { CompatibilityError } from "../../src/errors.ts";
 import { formatOptionList, type OptionPair, parseOptionList } from "../policy/mod.ts";
 import type { SnapshotRegion } from "../snapshot/mod.ts";
 
@@ -37,7 +38,10 @@ export function shareMemory(args: readonly string[], memoryMap: readonly Snapsho
     if (args[at - 1] !== "-object") return word;
     const pairs = parseOptionList(word) ?? [];
     const region = memoryMap.find(({ name }) => isNameOf(name, pairs));
-    if (region === undefined || !canBeShared(pairs)) return word;
+    if (region === undefined || !canBeShared(pairs)) {
+      requireNoFd(pairs);
+      return word;
+    }
     return share(
       region,
       pairs.filter(({ key }) => KEPT.includes(key)),
@@ -51,6 +55,18 @@ export function shareMemory(args: readonly string[], memoryMap: readonly Snapsho
   ];
   const added = ["-object", share(own, pairs), "-machine", `memory-backend=${own.name}`];
   return { args: [...replaced, ...added], regions };
+}
+
+/** The fd of the QEMU that was: in the new one it is something else, such as its log. @throws CompatibilityError */
+function requireNoFd(pairs: readonly OptionPair[]): void {
+  const path = pairs.find(({ key }) => key === "mem-path")?.value;
+  if (path === undefined || !path.startsWith("/proc/")) return;
+  const id = pairs.find(({ key }) => key === "id")?.value ?? "?";
+  throw new CompatibilityError(
+    `the memory backend ${id} is behind ${path}, and there is no memory for it in what is loaded`,
+    {},
+    "POLICY",
+  );
 }
 
 /** A block has the name of its backend, or, in machine types before 4.0, its path. */

@@ -47,3 +47,8 @@ test("what QEMU has to make itself stays its own: huge pages, memory bound to ho
     expect(shareMemory(args, [region(0, "m")])).toEqual({ args, regions: [] });
   }
 });
+
+test("an fd of the QEMU that was is no memory of the new one", () => {
+  const backend = "memory-backend-file,id=x,size=1M,mem-path=/proc/self/fd/1,share=on";
+  expect(() => shareMemory(["-object", backend], [])).toThrow("is behind /proc/self/fd/1");
+});
