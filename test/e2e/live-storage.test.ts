@@ -147,7 +147,15 @@ test.skipIf(!possible)(
       expect(await hosts.a.run("migrate", "recover")).toMatchObject({ status: 0 });
       await requireRunning(machine, hosts.a);
     }
-    const mount = Bun.spawnSync(["mount", "-t", "tmpfs", "-o", `size=${DISK_MIB / 4}m`, "none", small]);
+    const mount = Bun.spawnSync([
+      "mount",
+      "-t",
+      "tmpfs",
+      "-o",
+      `size=${DISK_MIB / 4}m,mode=0700`,
+      "none",
+      small,
+    ]);
     expect(mount.exitCode).toBe(0);
     try {
       const { receiver, sender } = await beginSlowly(hosts, machine, "6M", "--retry", "1");
