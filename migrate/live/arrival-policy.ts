@@ -1,11 +1,11 @@
 import { lstatSync } from "node:fs";
 import { isAbsolute, join, normalize } from "node:path";
-import { SyscallError, VhuError } from "../../src/errors.ts";
+import { CompatibilityError, SyscallError, VhuError } from "../../src/errors.ts";
 import { connectUnix, listeningPaths } from "../../src/sys/mod.ts";
 import type { PreflightCheck } from "../driver.ts";
 import { parseMachineConfig, pathsOf } from "../machine-file/mod.ts";
 import { isPlacedBelow, LocalPrograms, qemuDisks, qemuMemoryBytes } from "../policy/mod.ts";
-import { checkCpu, loadPlan, type QemuCommand } from "../qemu/mod.ts";
+import { checkCpu, type LoadPlan, loadPlan } from "../qemu/mod.ts";
 import { type DiskPlan, planDisks } from "./arrival-disks.ts";
 import type { ArrivalRoom } from "./arrival-room.ts";
 import { diskPathsOf } from "./disk-markers.ts";
@@ -51,26 +51,46 @@ export function checkArrival(offer: Offer, policy: ArrivalPolicy, room: ArrivalR
 }
 
 /**
- * How QEMU is started for a machine that arrives: as it is now, with what was plugged in since, as itself.
+ * How a machine that arrives is started: QEMU as it is now, with what was plugged in since, as itself; and those of its back-ends that
+ * do not wait here already.
  * @param made Images that are not there yet.
+ * @throws CompatibilityError for what policy refuses, or what is not recorded; StateError for a back-end that serves another VM
  */
-export function arrivalCommand(
+export function arrivalPlan(
   machine: Offer["machine"],
   { roots, vhu, qemu }: ArrivalPolicy,
   socketPath: string,
   made?: ReadonlySet<string>,
-): QemuCommand {
+): LoadPlan {
   const programs = new LocalPrograms(vhu);
   const options = { roots, programs, program: qemu, socketPath, made };
-  return loadPlan(machine, { ...options, withoutBackends: true, keepsGeneration: true }).qemu;
+  const plan = loadPlan(machine, { ...options, keepsGeneration: true });
+  for (const { type, chardev, socket, command } of plan.backends) {
+    const isOurs = vhu.every((word, at) => command[at] === word);
+    // vhu's own devices know raw images only; of what others make of a sender's bytes, nobody here has looked.
+    const foreign = isOurs
+      ? undefined
+      : [...(made ?? [])].find((path) => command.some((word) => word.includes(path)));
+    const why = command.some((word) => /^--tap(?:=|$)/.test(word))
+      ? "uses an interface of its host, which a sender may not choose here"
+      : foreign && `would open ${foreign}, which the sender brings`;
+    if (why !== undefined)
+      throw new CompatibilityError(`the ${type} back-end of ${chardev} ${why}: start it at ${socket} first`);
+  }
+  return plan;
 }
 
 /** Whether QEMU can give it the processor that it has: what is allowed is started for that, and ended. */
-export async function checkArrivalCpu(offer: Offer, policy: ArrivalPolicy): Promise<PreflightCheck[]> {
+export async function checkArrivalCpu(
+  offer: Offer,
+  policy: ArrivalPolicy,
+  room: ArrivalRoom,
+): Promise<PreflightCheck[]> {
   const { type, machine, cpuFeatures } = offer;
   if (type !== "qemu" || cpuFeatures === undefined || !policy.allow.includes(type)) return [];
   try {
-    return [await checkCpu(arrivalCommand(machine, policy, policy.socketFolder), cpuFeatures)];
+    const made = new Set(planArrivingDisks(offer, policy, room).copies.map(({ path }) => path));
+    return [await checkCpu(arrivalPlan(machine, policy, policy.socketFolder, made).qemu, cpuFeatures)];
   } catch (error) {
     // What is wrong with its command line, `checkArrival` says.
     if (error instanceof VhuError) return [];
@@ -156,7 +176,8 @@ function checkMachine(
 ): PreflightCheck[] {
   try {
     if (type === "qemu") {
-      const { program, args } = arrivalCommand(machine, policy, policy.socketFolder, made);
+      const { qemu, backends, notes } = arrivalPlan(machine, policy, policy.socketFolder, made);
+      const { args } = qemu;
       // Its content is the sender's: read as something else, it could name other files.
       const other = qemuDisks(args).find(
         ({ path, format }) =>
@@ -171,7 +192,14 @@ function checkMachine(
         const detail = `its QEMU would take ${bytes} bytes of memory, and ${memoryBytes} were offered`;
         return [{ name: "machine", ok: false, detail }];
       }
-      return [{ name: "machine", ok: true, detail: `${program} can be started for it` }];
+      return [
+        { name: "machine", ok: true, detail: `${qemu.program} can be started for it` },
+        ...backends.map(({ chardev, type, command }) => {
+          const detail = `${type}: is started: ${command[0]}`;
+          return { name: `back-end ${chardev}`, ok: true, detail };
+        }),
+        ...notes.map((detail) => ({ name: "back-end", ok: true, detail })),
+      ];
     }
     const config = parseMachineConfig(machine, "offer");
     const outside = config.device.flatMap(pathsOf).filter((path) => !isWithin(path, policy.roots));

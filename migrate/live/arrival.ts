@@ -1,13 +1,14 @@
 import { accessSync, constants, mkdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { StateError, SyscallError } from "../../src/errors.ts";
+import { StartedBackends } from "../backends/mod.ts";
 import type { VmDriver } from "../driver.ts";
 import { MachineProcess } from "../machine/mod.ts";
 import { requireOwn } from "../policy/mod.ts";
-import { startQemu } from "../qemu/mod.ts";
+import { type QemuDriver, type QemuLaunch, startQemu } from "../qemu/mod.ts";
 import type { GuestMemory } from "../ram/mod.ts";
 import type { SnapshotRegion } from "../snapshot/mod.ts";
-import { type ArrivalPolicy, arrivalCommand } from "./arrival-policy.ts";
+import { type ArrivalPolicy, arrivalPlan } from "./arrival-policy.ts";
 import type { Offer } from "./messages.ts";
 
 /** A machine's process on its way to being one: it waits, and ends with this object until `release`. */
@@ -17,9 +18,18 @@ export interface Arrival extends Disposable {
   readonly address: string;
   readonly pid: number;
   readonly logPath: string;
+  /** Those that were started for it, in words. */
+  readonly backends: readonly { readonly what: string; readonly pid: number }[];
   release(): void;
   /** The same error, with what the process wrote before it ended. */
   explain(error: unknown): unknown;
+}
+
+export interface ArrivalOptions {
+  readonly policy: ArrivalPolicy;
+  readonly signal: AbortSignal;
+  /** What is started in here, before it waits for anything, is marked as the operation's. */
+  readonly marked: <T>(start: () => T) => T;
 }
 
 /** Starts what an offer describes, over its memory: of the offer only what the policy allows has got here. */
@@ -27,14 +37,14 @@ export async function startArrival(
   offer: Offer,
   memoryMap: readonly SnapshotRegion[],
   memory: GuestMemory,
-  policy: ArrivalPolicy,
-  signal: AbortSignal,
+  options: ArrivalOptions,
 ): Promise<Arrival> {
+  const { policy, signal, marked } = options;
   makeSocketFolder(policy.socketFolder);
-  if (offer.type === "qemu") return startQemuArrival(offer, memoryMap, memory, policy, signal);
+  if (offer.type === "qemu") return startQemuArrival(offer, memoryMap, memory, options);
   const socket = socketPathOf(offer, policy);
   const args = ["--incoming", "--end-with-loader", "--socket", socket];
-  const process = MachineProcess.start(policy.vhu, args, socket);
+  const process = marked(() => MachineProcess.start(policy.vhu, args, socket));
   const driver = await orEnd(process, async () => {
     const connected = await process.connect(signal);
     // Before the last of the state is here: while it stands still, no process is started.
@@ -42,7 +52,7 @@ export async function startArrival(
     return connected;
   });
   return {
-    ...{ driver, address: `machine:${socket}`, pid: process.pid, logPath: process.logPath },
+    ...{ driver, address: `machine:${socket}`, pid: process.pid, logPath: process.logPath, backends: [] },
     release: () => process.release(),
     explain: (error) => error,
     [Symbol.dispose]: () => disposeBoth(driver, process),
@@ -63,33 +73,55 @@ export function makeSocketFolder(folder: string): void {
   }
 }
 
+/** Its back-ends, then QEMU. */
 async function startQemuArrival(
   { machine, name }: Offer,
   memoryMap: readonly SnapshotRegion[],
   memory: GuestMemory,
-  policy: ArrivalPolicy,
-  signal: AbortSignal,
+  { policy, signal, marked }: ArrivalOptions,
 ): Promise<Arrival> {
-  const socketPath = socketPathOf({ name }, policy);
-  const command = arrivalCommand(machine, policy, socketPath);
-  const launch = startQemu({ memoryMap }, memory, command);
-  const driver = await orEnd(launch, async () => {
-    // Both hosts see the same disks, which the source has until it gives them up: they may change meanwhile.
-    const connected = await launch.connect({ signal, force: true });
-    try {
-      await connected.prepareIncoming({ machine });
-      return connected;
-    } catch (error) {
-      connected[Symbol.dispose]();
-      throw launch.explain(error);
-    }
-  });
-  return {
-    ...{ driver, address: `qmp:${socketPath}`, pid: launch.pid, logPath: launch.logPath },
-    release: () => launch.release(),
-    explain: (error) => launch.explain(error),
-    [Symbol.dispose]: () => disposeBoth(driver, launch),
-  };
+  const plan = arrivalPlan(machine, policy, socketPathOf({ name }, policy));
+  const backends = await marked(() => StartedBackends.start(plan.backends, { signal }));
+  const endBackends = () => void backends[Symbol.asyncDispose]().catch(() => {});
+  try {
+    const launch = marked(() => startQemu({ memoryMap }, memory, plan.qemu, backends.lifeLines));
+    const driver = await orEnd(launch, () => connectQemu(launch, machine, signal));
+    return {
+      ...{ driver, address: `qmp:${plan.qemu.socketPath}`, pid: launch.pid, logPath: launch.logPath },
+      backends: backends.list.map(({ chardev, type, pid }) => ({
+        what: `the ${type} back-end of ${chardev}`,
+        pid,
+      })),
+      release: () => {
+        launch.release();
+        backends.release();
+      },
+      explain: (error) => launch.explain(error),
+      [Symbol.dispose]: () => {
+        disposeBoth(driver, launch);
+        endBackends();
+      },
+    };
+  } catch (error) {
+    endBackends();
+    throw error;
+  }
+}
+
+async function connectQemu(
+  launch: QemuLaunch,
+  machine: Offer["machine"],
+  signal: AbortSignal,
+): Promise<QemuDriver> {
+  // Both hosts see the same disks, which the source has until it gives them up: they may change meanwhile.
+  const connected = await launch.connect({ signal, force: true });
+  try {
+    await connected.prepareIncoming({ machine });
+    return connected;
+  } catch (error) {
+    connected[Symbol.dispose]();
+    throw launch.explain(error);
+  }
 }
 
 /** Where the machine of an offer will be found. */

@@ -67,7 +67,7 @@ export async function receiveMachine(
   const signal = AbortSignal.any([session.signal, options.signal]);
   try {
     const offer = await session.expect("offer", signal, "stepMs");
-    const cpu = await checkArrivalCpu(offer, options.policy);
+    const cpu = await checkArrivalCpu(offer, options.policy, options.room);
     // No wait from here until its place is held.
     const checks = [...checkArrival(offer, options.policy, options.room), ...cpu];
     const { copies } = planArrivingDisks(offer, options.policy, options.room);
@@ -133,7 +133,8 @@ async function take(
     return undefined;
   };
   using arrival = await untilLoaded(side, (fail) => {
-    const starting = withVariable(operation, () => startArrival(offer, memoryMap, memory, policy, signal));
+    const marked = <T>(start: () => T) => withVariable(operation, start);
+    const starting = startArrival(offer, memoryMap, memory, { policy, signal, marked });
     starting.catch(fail);
     const loading = load(side, { received, disks }, starting, offer, signal);
     // What was started ends with a load that failed, once the side has dropped it in an orderly way.
@@ -181,7 +182,9 @@ async function load(
   durable.catch(() => {});
   const arrival = await starting;
   side.driver = arrival.driver;
+  // The machine first: of it the log's readers ask whether it lives.
   operation.started(offer.type, arrival.pid);
+  for (const { what, pid } of arrival.backends) operation.started(what, pid);
   operation.phase(side.name, { runsAt: arrival.address });
   await arrival.driver.prepareLoad(received.source(manifest, root), { signal });
   await durable;

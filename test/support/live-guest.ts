@@ -51,7 +51,8 @@ if [ $((i % 10)) = 0 ]; then read line <&7; case "$line" in line*) ;; *) echo "G
 /**
  * A QEMU guest on one of two hosts that uses all that a move has to carry: memory, a counter, a disk of ours, files on virtiofs, and a
  * connection through our network device. Each host has back-ends of its own: the image and the shared folder are both hosts', the
- * taps are on one bridge, in a network of its own where the other end of the connection is.
+ * taps are on one bridge, in a network of its own where the other end of the connection is. Those of the disk and the files come and go
+ * with it, started by the receiver.
  */
 export class LiveGuest implements AsyncDisposable {
   readonly #stack = new AsyncDisposableStack();
@@ -84,10 +85,10 @@ export class LiveGuest implements AsyncDisposable {
     return this.#qemu!;
   }
 
-  /** The back-ends that end with their VM, for one that is to come to a host. */
-  async expectOn(host: LiveHost): Promise<void> {
+  /** For the boot; at each move the receiver starts it. */
+  async #startVirtiofsd(host: LiveHost): Promise<void> {
     const socket = join(this.hosts.folder, "run", "fs.sock");
-    const command = requirePeers(["virtiofsd"])!.virtiofsd.command;
+    const { command } = requirePeers(["virtiofsd"])!.virtiofsd;
     const words = ["--socket-path", socket, "--shared-dir", this.#path("share"), "--sandbox", "none"];
     const log = openSync(this.#path(`virtiofsd-${host.name}.log`), "a");
     const daemon = Bun.spawn({
@@ -169,8 +170,9 @@ export class LiveGuest implements AsyncDisposable {
     const lines = Array.from({ length: 10_000 }, (_, at) => `line${at}\n`);
     writeFileSync(this.#path("share/input"), lines.join(""));
     await this.#serve();
-    for (const host of [this.hosts.a, this.hosts.b]) await this.#startDaemons(host);
-    await this.expectOn(this.hosts.a);
+    for (const host of [this.hosts.a, this.hosts.b]) await this.#prepare(host);
+    await this.#startDisk(this.hosts.a);
+    await this.#startVirtiofsd(this.hosts.a);
     const { folder } = this.hosts;
     const modules = ["virtio_blk", "virtio_net", "virtiofs"];
     const socket = (name: string) => join(folder, "run", `${name}.sock`);
@@ -207,17 +209,27 @@ export class LiveGuest implements AsyncDisposable {
     await until(() => listens.test(readFileSync(table, "utf8")), "the server does not listen");
   }
 
-  async #startDaemons(host: LiveHost): Promise<void> {
-    const socket = (name: string) => join(this.hosts.folder, "run", `${name}.sock`);
+  /** What the receiver may not start, since a sender must not choose an interface; and which virtiofsd is the host's. */
+  async #prepare(host: LiveHost): Promise<void> {
+    const config = this.#path(`config-${host.name}`);
+    mkdirSync(join(config, "vhu"), { recursive: true });
+    const command = JSON.stringify(requirePeers(["virtiofsd"])!.virtiofsd.command);
+    writeFileSync(join(config, "vhu", "programs.toml"), `virtiofsd = ${command}\n`, { mode: 0o600 });
+    host.environment.XDG_CONFIG_HOME = config;
     const tap = NetNamespace.interfaceName();
-    const daemons = [
-      host.vhu("device", "run", "blk", "--socket", socket("disk"), "--image", this.#image),
-      host.vhu("device", "run", "net", "--socket", socket("net"), "--tap", tap, "--mac", MAC),
-    ];
-    for (const daemon of daemons) this.#stack.use(daemon);
-    for (const daemon of daemons) await daemon.waitForStderr(/ready/, BOOT_TIMEOUT_MS);
+    const socket = join(this.hosts.folder, "run", "net.sock");
+    const net = host.vhu("device", "run", "net", "--socket", socket, "--tap", tap, "--mac", MAC);
+    this.#stack.use(net);
+    await net.waitForStderr(/ready/, BOOT_TIMEOUT_MS);
     host.namespace!.ip("link", "set", tap, "netns", this.#lan.name);
     this.#lan.ip("link", "set", tap, "master", "bridge", "up");
+  }
+
+  async #startDisk(host: LiveHost): Promise<void> {
+    const socket = join(this.hosts.folder, "run", "disk.sock");
+    const words = ["--once", "--socket", socket, "--image", this.#image];
+    const disk = this.#stack.use(host.vhu("device", "run", "blk", ...words));
+    await disk.waitForStderr(/ready/, BOOT_TIMEOUT_MS);
   }
 
   #path(name: string): string {

@@ -5,7 +5,7 @@ import { type LiveHost, LiveHosts } from "./live-hosts.ts";
 import { type LinkFaults, type LinkReport, LossyLink } from "./lossy-link.ts";
 import { killQuietly } from "./started-machines.ts";
 
-const COUNTS_PER_HOP = 12;
+const COUNTS_PER_HOP = 6;
 
 /** Moves over one kind of link: a veth limited to 1 Gbit/s, or two taps and a program between them that loses or delays frames. */
 export interface LiveLeg {
@@ -69,7 +69,6 @@ async function hopOver(
   for (let hop = 0; hop < hops; hop++) {
     const to = guest.hosts.other(place.host);
     const beganMs = Date.now();
-    await guest.expectOn(to);
     const moved = await move(place, to, link?.addresses[to.name] ?? to.address);
     pids.push(moved.pid);
     Object.assign(place, { host: to, address: moved.address });
