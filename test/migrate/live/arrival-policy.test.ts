@@ -252,3 +252,32 @@ test("an image that is copied here is used as what it was offered as", () => {
 test("a folder for sockets that cannot be made is an error of one arrival, not the end of the receiver", () => {
   expect(() => makeSocketFolder("/dev/null/vhu")).toThrow(SyscallError);
 });
+
+test("the back-ends of a QEMU machine are started from this host's programs, and a tap is not for a sender to choose", () => {
+  const backend = (...words: string[]) => ({
+    ...{ chardev: "c", socket: "/srv/vm/run/c.sock", type: "net", features: [] },
+    commandLine: ["/elsewhere/vhu", "device", "run", "net", "--socket", "/srv/vm/run/c.sock", ...words],
+  });
+  const checksOf = (...words: string[]) => {
+    const machine = {
+      ...{ kind: "qemu", name: "m", machineType: "q35", runState: "running", executable: "kvm", disks: [] },
+      ...{
+        commandLine: ["kvm", "-name", "m"],
+        virtioDevices: [],
+        sockets: [],
+        backends: [backend(...words)],
+      },
+    };
+    const offer = { ...offerOf([]), memoryBytes: 1 << 30, type: "qemu", machine };
+    return checkArrival(offer as never, { ...POLICY, qemu: "/bin/true" }, new ArrivalRoom());
+  };
+  const started = checksOf("--stream", "/srv/vm/run/cable");
+  expect(started.find(({ name }) => name === "back-end c")).toMatchObject({ ok: true });
+  const refused = checksOf("--tap", "tap0").find(({ name }) => name === "machine");
+  expect(refused).toMatchObject({
+    ok: false,
+    detail: expect.stringContaining("start it at /srv/vm/run/c.sock first"),
+  });
+  const outside = checksOf("--stream", "/etc/cable").find(({ name }) => name === "machine");
+  expect(outside).toMatchObject({ ok: false });
+});
