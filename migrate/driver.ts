@@ -1,4 +1,5 @@
 import type { Fd } from "../src/sys/mod.ts";
+import type { PageChannels } from "./multifd/mod.ts";
 import type { SnapshotManifest, SnapshotReader, SnapshotRegion, SnapshotWriter } from "./snapshot/mod.ts";
 
 /** Where a driver puts what it saves: the writing side of a snapshot. */
@@ -15,7 +16,10 @@ export type VmSink = Pick<
   | "writeQemuStream"
   | "writeMachineState"
   | "writeManifest"
->;
+> & {
+  /** Where it takes memory from QEMU's multifd channels by itself, and not by `writeMemory`. */
+  readonly channels?: PageChannels | undefined;
+};
 
 /** Where a driver takes what it loads from: the reading side of a snapshot or of a live migration, verified. */
 export type VmSource = Pick<

@@ -1,3 +1,4 @@
+import { availableParallelism } from "node:os";
 import { type Command, InvalidArgumentError } from "commander";
 import {
   type CompressSetting,
@@ -29,7 +30,8 @@ interface SendOptions extends SenderSecurityOptions, ThrottleOptions {
   readonly copyStorage?: boolean;
 }
 
-const DEFAULT_STREAMS = 2;
+/** Each has a thread that packs, and so has the other side's machine. Equal pages are found within one only. */
+const DEFAULT_STREAMS = Math.min(Math.max(Math.floor(availableParallelism() / 2), 1), 4);
 const DEFAULT_RETRY_S = 30;
 
 export function registerMigrateSend(parent: Command): void {

@@ -12,6 +12,7 @@ import type { DestinationEffect, DestinationMessage, SourceMessage } from "./han
 import { hasEnded } from "./handover/has-ended.ts";
 import type { LiveMessage } from "./messages.ts";
 import type { Session } from "./session.ts";
+import { Steps } from "./steps.ts";
 
 /** What the messages of a hand-over carry beyond what it is about. */
 export interface HandoverFigures {
@@ -24,6 +25,7 @@ export interface HandoverFigures {
 /** The destination's side of a hand-over: does what its machine of states says, each thing to its end. */
 export class DestinationSide {
   #state: DestinationState = destinationStart;
+  readonly steps = new Steps();
   readonly #later: DestinationEvent[] = [];
   readonly #ended = Promise.withResolvers<void>();
   readonly figures: HandoverFigures = { loadMs: 0, resumeMs: 0, memoryBytes: 0, address: "" };
@@ -55,7 +57,10 @@ export class DestinationSide {
     for (let next = this.#later.shift(); next !== undefined; next = this.#later.shift()) {
       const { state, effects } = onDestinationEvent(this.#state, next);
       this.#state = state;
-      for (const effect of effects) await this.#perform(effect);
+      for (const effect of effects) {
+        await this.#perform(effect);
+        this.steps.done("state" in effect ? `${effect.do} ${effect.state}` : effect.do);
+      }
     }
     if (this.#state.isEnded) this.#ended.resolve();
   }

@@ -29,6 +29,8 @@ export const FrameType = {
   padding: 19,
   /** A part of a disk that is copied along. */
   disk: 20,
+  /** Of a data stream: what comes behind it waits until all data streams have come to theirs. */
+  pass: 21,
 } as const;
 
 const FIRST_NUMBERED_TYPE = 16;

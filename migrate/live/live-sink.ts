@@ -8,7 +8,9 @@ import {
   STATE_CHUNK_BYTES,
 } from "../../src/limits.ts";
 import type { VmSink } from "../driver.ts";
+import type { PageChannels } from "../multifd/mod.ts";
 import type { SnapshotManifest, SnapshotRegion } from "../snapshot/mod.ts";
+import { ChannelPool } from "./channel-pool.ts";
 import { CompressionLevel, type CompressSetting } from "./compression-level.ts";
 import { FrameType } from "./frame.ts";
 import { PackPool } from "./pack-pool.ts";
@@ -33,7 +35,8 @@ const HIGH_FILL = 0.5;
 export class LiveSink implements VmSink, Disposable {
   readonly #session: Session;
   readonly #options: LiveSinkOptions;
-  readonly #pool: PackPool;
+  #pool: PackPool | undefined;
+  #channels: ChannelPool | undefined;
   readonly #level: CompressionLevel;
   readonly #rate: RateLimit;
   #regions = new RegionTable([]);
@@ -43,19 +46,45 @@ export class LiveSink implements VmSink, Disposable {
   /** What was given by calls that do not wait. */
   readonly #pending: Promise<unknown>[] = [];
   #passNumber = 0;
-  /** Of memory, as it was given, and as it went out. */
-  memoryBytes = 0;
+  #givenBytes = 0;
+  /** Of memory, as it went out. */
   packedBytes = 0;
   manifest: SnapshotManifest | undefined;
 
   constructor(session: Session, options: LiveSinkOptions) {
     this.#session = session;
     this.#options = options;
-    const { streams } = session.identity;
-    const workers = Math.min(streams, availableParallelism(), MAX_SNAPSHOT_WORKERS);
-    this.#pool = new PackPool(workers, Math.floor(MAX_LIVE_DELTA_BYTES / streams));
     this.#level = new CompressionLevel(options.compress);
     this.#rate = options.rate;
+  }
+
+  /** QEMU's multifd: what comes so is not given to `writeMemory`. */
+  get channels(): PageChannels {
+    const session = this.#session;
+    this.#channels ??= new ChannelPool({
+      count: session.identity.streams,
+      cacheBytes: this.#cacheBytes,
+      send: async (stream, payload, plainBytes, waiting) => {
+        const fill = session.fillOf(stream);
+        this.#level.note(
+          fill > HIGH_FILL ? "link" : fill < LOW_FILL && waiting === 0 ? "packing" : undefined,
+        );
+        await this.#prepared;
+        await this.#send(stream, payload, plainBytes);
+      },
+      endPass: (stream) => session.send(stream, FrameType.pass, new Uint8Array(0)),
+      level: () => this.#level.level,
+    });
+    return this.#channels;
+  }
+
+  /** Of memory, as it was given. */
+  get memoryBytes(): number {
+    return this.#givenBytes + (this.#channels?.doneBytes ?? 0);
+  }
+
+  get #cacheBytes(): number {
+    return Math.floor(MAX_LIVE_DELTA_BYTES / this.#session.identity.streams);
   }
 
   get level(): number | undefined {
@@ -65,6 +94,7 @@ export class LiveSink implements VmSink, Disposable {
   writeMemoryMap(regions: readonly SnapshotRegion[]): void {
     assert(this.#prepared === undefined, "a machine has one memory map");
     this.#regions = new RegionTable(regions);
+    if (this.#channels !== undefined) this.#channels.regions = regions;
     this.#prepared = this.#options.prepare(regions);
     this.#prepared.catch(() => {});
   }
@@ -78,13 +108,13 @@ export class LiveSink implements VmSink, Disposable {
   async writeMemory(regionId: number, offset: number, bytes: Uint8Array): Promise<void> {
     this.#regions.require(regionId, offset, bytes.length);
     await this.#write(regionId, offset, bytes.length, (at, sizeBytes) => bytes.subarray(at, at + sizeBytes));
-    this.memoryBytes += bytes.length;
+    this.#givenBytes += bytes.length;
   }
 
   /** In the first pass the receiver's memory is zero already. */
   writeHole(regionId: number, offset: number, sizeBytes: number): void {
     this.#regions.require(regionId, offset, sizeBytes);
-    this.memoryBytes += sizeBytes;
+    this.#givenBytes += sizeBytes;
     if (this.#passNumber === 0) return;
     this.#later(this.#write(regionId, offset, sizeBytes, (_, windowBytes) => ZEROS.subarray(0, windowBytes)));
   }
@@ -141,7 +171,8 @@ export class LiveSink implements VmSink, Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#pool[Symbol.dispose]();
+    this.#pool?.[Symbol.dispose]();
+    this.#channels?.[Symbol.dispose]();
   }
 
   /**
@@ -179,14 +210,24 @@ export class LiveSink implements VmSink, Disposable {
   ): Promise<{ readonly done: Promise<void> }> {
     const stream = streamOf(at.regionId, at.offset, this.#session.identity.streams);
     const fill = this.#session.fillOf(stream);
+    this.#pool ??= this.#newPool();
     const isPacking = fill < LOW_FILL && this.#pool.isBusy(stream);
     this.#level.note(fill > HIGH_FILL ? "link" : isPacking ? "packing" : undefined);
-    return this.#pool.pack(stream, bytes, { ...at, level: this.#level.level }, async (payload) => {
-      const waitMs = this.#rate.takeMs(payload.length);
-      if (waitMs > 0) await Bun.sleep(waitMs);
-      await this.#session.send(stream, FrameType.memory, payload);
-      this.packedBytes += payload.length;
-    });
+    return this.#pool.pack(stream, bytes, { ...at, level: this.#level.level }, (payload) =>
+      this.#send(stream, payload, bytes.length),
+    );
+  }
+
+  #newPool(): PackPool {
+    const { streams } = this.#session.identity;
+    return new PackPool(Math.min(streams, availableParallelism(), MAX_SNAPSHOT_WORKERS), this.#cacheBytes);
+  }
+
+  async #send(stream: number, payload: Uint8Array, plainBytes: number): Promise<void> {
+    const waitMs = this.#rate.takeMs(payload.length);
+    if (waitMs > 0) await Bun.sleep(waitMs);
+    await this.#session.send(stream, FrameType.memory, payload, plainBytes);
+    this.packedBytes += payload.length;
   }
 
   #state(kind: StateKind, deviceId: number): StateWriter {

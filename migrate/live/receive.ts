@@ -23,6 +23,7 @@ import type { Offer } from "./messages.ts";
 import { offeredManifest } from "./offered-machine.ts";
 import { ReceivedMachine } from "./received-machine.ts";
 import type { Session } from "./session.ts";
+import type { Step } from "./steps.ts";
 
 export interface ReceiveOptions {
   readonly policy: ArrivalPolicy;
@@ -51,6 +52,8 @@ export interface ReceiveReport {
   readonly loadMs: number;
   readonly resumeMs: number;
   readonly totalMs: number;
+  /** Of the switch-over. */
+  readonly steps: readonly Step[];
 }
 
 /** With the images that have to be made for it here. */
@@ -126,11 +129,11 @@ async function take(
   using memory = GuestMemory.create(memoryMap);
   using received = new ReceivedMachine(session, memoryMap, (id) => memory.fd(id), place.takeState);
   session.onData = (frame) => {
+    const work = frame.type === FrameType.disk ? undefined : received.take(frame);
     if (frame.type === FrameType.disk) disks.take(frame);
-    else received.take(frame);
     place.arrivedBytes = received.memoryBytes;
     tell(disks.receivedBytes + received.memoryBytes);
-    return undefined;
+    return work;
   };
   using arrival = await untilLoaded(side, (fail) => {
     const marked = <T>(start: () => T) => withVariable(operation, start);
@@ -149,17 +152,10 @@ async function take(
   const { wireBytes, reconnections } = session;
   session.finish();
   return {
-    ...{
-      name: offer.name,
-      address,
-      pid,
-      logPath,
-      memoryBytes: offer.memoryBytes,
-      receivedBytes: received.memoryBytes,
-      wireBytes,
-      reconnections,
-    },
+    ...{ name: offer.name, address, pid, logPath, wireBytes, reconnections },
+    ...{ memoryBytes: offer.memoryBytes, receivedBytes: received.memoryBytes },
     ...{ loadMs: side.figures.loadMs, resumeMs: side.figures.resumeMs, totalMs: performance.now() - startMs },
+    steps: side.steps.list,
   };
 }
 
@@ -173,21 +169,30 @@ async function load(
 ): Promise<Arrival> {
   const { session, operation } = side;
   await session.say({ kind: "prepared" });
+  // Before the sender's machine stands still.
+  const started = starting.then((arrival) => {
+    side.driver = arrival.driver;
+    // The machine first: of it the log's readers ask whether it lives.
+    operation.started(offer.type, arrival.pid);
+    for (const { what, pid } of arrival.backends) operation.started(what, pid);
+    operation.phase(side.name, { runsAt: arrival.address });
+    return arrival;
+  });
+  started.catch(() => {});
   const manifest = offeredManifest(offer, (await session.expect("manifest", signal)).manifest);
+  side.steps.done("heard manifest");
   const { lastSequences, root, diskChunks = [] } = await session.expect("end", signal);
+  side.steps.done("heard end");
   await session.received(lastSequences, signal);
+  side.steps.done("received");
   const endMs = performance.now();
   disks.complete(diskChunks);
   const durable = disks.sync();
   durable.catch(() => {});
-  const arrival = await starting;
-  side.driver = arrival.driver;
-  // The machine first: of it the log's readers ask whether it lives.
-  operation.started(offer.type, arrival.pid);
-  for (const { what, pid } of arrival.backends) operation.started(what, pid);
-  operation.phase(side.name, { runsAt: arrival.address });
+  const arrival = await started;
   await arrival.driver.prepareLoad(received.source(manifest, root), { signal });
   await durable;
+  side.steps.done("loaded");
   // From here on it stays, whoever dies, until it is known who runs it.
   await arrival.driver.leavePrepared();
   arrival.release();

@@ -11,9 +11,8 @@ import type { VmSource } from "../driver.ts";
 import { memoryPieces } from "../ram/mod.ts";
 import type { SnapshotManifest, SnapshotRegion } from "../snapshot/mod.ts";
 import { type Frame, FrameType } from "./frame.ts";
-import { decodeWindow } from "./memory-window.ts";
+import { PassBarrier } from "./pass-barrier.ts";
 import { ReceivedMemory } from "./received-memory.ts";
-import { streamOf } from "./region-table.ts";
 import type { Session } from "./session.ts";
 import { decodeStatePiece, type StateKind } from "./state-frame.ts";
 
@@ -23,6 +22,7 @@ export class ReceivedMachine implements Disposable {
   readonly #regions: readonly SnapshotRegion[];
   readonly #fdOf: (regionId: number) => Fd;
   readonly #memory: ReceivedMemory;
+  readonly #passes: PassBarrier;
   readonly #takeRoom: (sizeBytes: number) => void;
   #stateBytes = 0;
   readonly #states = new Map<
@@ -45,22 +45,18 @@ export class ReceivedMachine implements Disposable {
     this.#regions = regions;
     this.#fdOf = fdOf;
     this.#memory = new ReceivedMemory(regions, fdOf);
+    this.#passes = new PassBarrier(session.identity.streams);
   }
 
   get memoryBytes(): number {
     return this.#memory.memoryBytes;
   }
 
-  /** A frame of memory or of a state. @throws FormatError, SyscallError */
-  take({ type, stream, payload }: Frame): undefined {
+  /** A frame of memory, of a state, or between passes. @throws FormatError, SyscallError */
+  take({ type, stream, payload }: Frame): Promise<void> | undefined {
+    if (type === FrameType.pass) return this.#passes.next(stream);
     if (type === FrameType.state) this.#takeState(payload);
-    else {
-      const { regionId, offset } = decodeWindow(payload);
-      if (streamOf(regionId, offset, this.#session.identity.streams) !== stream) {
-        throw new FormatError("a window of memory came in another stream than its own", `stream ${stream}`);
-      }
-      this.#memory.apply(payload);
-    }
+    else this.#memory.apply(payload);
     return undefined;
   }
 

@@ -1,12 +1,15 @@
 import { readSync, writeSync } from "node:fs";
 import { FormatError, SyscallError } from "../../src/errors.ts";
 import { MAX_SNAPSHOT_FRAME_BYTES } from "../../src/limits.ts";
+import { xxh3 } from "../../src/state/mod.ts";
 import { type Fd, punchHole } from "../../src/sys/mod.ts";
 import { createZstd, MEMORY_PAGE_BYTES, type SnapshotRegion, type Zstd } from "../snapshot/mod.ts";
-import { decodeWindow, type MemoryWindow, type WindowRun } from "./memory-window.ts";
-import { checksumOf } from "./window-packer.ts";
+import { decodeWindow, type WindowRun } from "./memory-window.ts";
+
+type ReceivedWindow = ReturnType<typeof decodeWindow>;
 
 interface Region {
+  readonly id: number;
   readonly fd: Fd;
   readonly sizeBytes: number;
 }
@@ -23,61 +26,74 @@ export class ReceivedMemory {
 
   /** @param fdOf The memfd of each region; it stays the caller's. */
   constructor(regions: readonly SnapshotRegion[], fdOf: (regionId: number) => Fd) {
-    this.#regions = new Map(regions.map(({ id, sizeBytes }) => [id, { fd: fdOf(id), sizeBytes }]));
+    this.#regions = new Map(regions.map(({ id, sizeBytes }) => [id, { id, fd: fdOf(id), sizeBytes }]));
   }
 
   /** @throws FormatError; nothing of the window is in the memory then */
   apply(payload: Uint8Array): void {
     const window = decodeWindow(payload);
-    const plain = this.#plain.subarray(0, window.plainBytes);
-    if (window.codec === "plain") plain.set(window.frame);
-    else if (window.plainBytes > 0) this.#decompress(plain, window.frame);
-    const sizeBytes = sum(window.runs) * MEMORY_PAGE_BYTES;
-    const region = this.#region(window.regionId, window.offset, sizeBytes);
-    const whole = this.#whole.subarray(0, sizeBytes);
-    this.#assemble(whole, window, plain, region);
-    const pieces = piecesOf(window.runs);
-    if (checksumOf(whole, pieces) !== window.checksum) throw fault("its checksum does not hold", window);
-    for (const piece of pieces) {
-      const at = window.offset + piece.offset;
-      if (piece.isZero) punchHole(region.fd, at, piece.sizeBytes);
-      else writeFully(region.fd, whole.subarray(piece.offset, piece.offset + piece.sizeBytes), at);
+    const plain = this.#plainOf(window);
+    const region = this.#region(window.regionId);
+    let sizeBytes = 0;
+    let isPlain = true;
+    for (const { kind, offset, pages } of window.runs) {
+      requireWithin(region, offset, pages * MEMORY_PAGE_BYTES);
+      if (kind === "delta" || kind === "duplicate") isPlain = false;
+      if (kind !== "zero") sizeBytes += pages * MEMORY_PAGE_BYTES;
     }
-    this.memoryBytes += sizeBytes;
+    const whole = isPlain ? plain : this.#whole.subarray(0, sizeBytes);
+    if (!isPlain) this.#assemble(whole, window.runs, plain, region);
+    if (xxh3(whole) !== window.checksum) throw fault("its checksum does not hold", window);
+    this.#write(window.runs, whole, region);
   }
 
-  #assemble(whole: Uint8Array, window: MemoryWindow, plain: Uint8Array, region: Region): void {
+  #plainOf({ codec, frame, plainBytes }: ReceivedWindow): Uint8Array {
+    if (codec === "plain") return frame;
+    const plain = this.#plain.subarray(0, plainBytes);
+    if (plainBytes > 0) this.#decompress(plain, frame);
+    return plain;
+  }
+
+  #assemble(whole: Uint8Array, runs: readonly WindowRun[], plain: Uint8Array, region: Region): void {
     let [at, taken] = [0, 0];
-    for (const run of window.runs) {
+    for (const run of runs) {
+      if (run.kind === "zero") continue;
       const sizeBytes = run.pages * MEMORY_PAGE_BYTES;
       const part = whole.subarray(at, at + sizeBytes);
-      if (run.kind === "duplicate") this.#duplicate(part, whole, at, window, run);
-      else if (run.kind !== "zero") {
-        part.set(plain.subarray(taken, taken + sizeBytes));
-        if (run.kind === "delta") this.#addPresent(part, region.fd, window.offset + at);
-        taken += sizeBytes;
-      }
       at += sizeBytes;
+      if (run.kind === "duplicate") {
+        const source = this.#region(run.sourceRegionId);
+        requireWithin(source, run.sourceOffset, sizeBytes);
+        readFully(source.fd, part, run.sourceOffset);
+        continue;
+      }
+      part.set(plain.subarray(taken, taken + sizeBytes));
+      taken += sizeBytes;
+      if (run.kind === "delta") this.#addPresent(part, region.fd, run.offset);
     }
   }
 
-  /** What is elsewhere in the memory, or a page at a time earlier in the same window. */
-  #duplicate(
-    part: Uint8Array,
-    whole: Uint8Array,
-    at: number,
-    window: MemoryWindow,
-    run: Extract<WindowRun, { kind: "duplicate" }>,
-  ): void {
-    const source = this.#region(run.regionId, run.offset, part.length);
-    for (let page = 0; page < part.length; page += MEMORY_PAGE_BYTES) {
-      const from = run.offset + page;
-      const target = part.subarray(page, page + MEMORY_PAGE_BYTES);
-      const within = run.regionId === window.regionId ? from - window.offset : -1;
-      if (within < 0 || within >= whole.length) readFully(source.fd, target, from);
-      else if (within < at + page) target.set(whole.subarray(within, within + MEMORY_PAGE_BYTES));
-      else throw fault("a page is said to equal one that comes later", window);
+  /** What follows each other goes in one piece. */
+  #write(runs: readonly WindowRun[], whole: Uint8Array, { fd }: Region): void {
+    let [start, end, offset] = [0, 0, 0];
+    const flush = () => {
+      if (end > start) writeFully(fd, whole.subarray(start, end), offset);
+      start = end;
+    };
+    for (const run of runs) {
+      const sizeBytes = run.pages * MEMORY_PAGE_BYTES;
+      this.memoryBytes += sizeBytes;
+      if (run.kind === "zero") {
+        punchHole(fd, run.offset, sizeBytes);
+        continue;
+      }
+      if (run.offset !== offset + end - start) {
+        flush();
+        offset = run.offset;
+      }
+      end += sizeBytes;
     }
+    flush();
   }
 
   #addPresent(part: Uint8Array, fd: Fd, offset: number): void {
@@ -99,33 +115,21 @@ export class ReceivedMemory {
     }
   }
 
-  #region(id: number, offset: number, sizeBytes: number): Region {
+  #region(id: number): Region {
     const region = this.#regions.get(id);
-    if (region !== undefined && offset + sizeBytes <= region.sizeBytes) return region;
-    throw new FormatError(`${sizeBytes} bytes at ${offset} are not in memory region ${id}`, "memory window");
+    if (region !== undefined) return region;
+    throw new FormatError(`there is no memory region ${id}`, "memory window");
   }
 }
 
-/** Runs of zeros, and what is between them in one piece: as the sender has hashed them. */
-function piecesOf(runs: readonly WindowRun[]): { offset: number; sizeBytes: number; isZero: boolean }[] {
-  const pieces: { offset: number; sizeBytes: number; isZero: boolean }[] = [];
-  let offset = 0;
-  for (const { kind, pages } of runs) {
-    const [sizeBytes, isZero, last] = [pages * MEMORY_PAGE_BYTES, kind === "zero", pieces.at(-1)];
-    if (last?.isZero === isZero) last.sizeBytes += sizeBytes;
-    else pieces.push({ offset, sizeBytes, isZero });
-    offset += sizeBytes;
-  }
-  return pieces;
+function requireWithin({ id, sizeBytes: size }: Region, offset: number, sizeBytes: number): void {
+  if (offset + sizeBytes <= size) return;
+  throw new FormatError(`${sizeBytes} bytes at ${offset} are not in memory region ${id}`, "memory window");
 }
 
-function sum(runs: readonly WindowRun[]): number {
-  return runs.reduce((total, { pages }) => total + pages, 0);
-}
-
-function fault(message: string, { regionId, offset }: MemoryWindow): FormatError {
+function fault(message: string, { regionId, runs }: ReceivedWindow): FormatError {
   return new FormatError(
-    `the memory at ${offset} of region ${regionId} did not arrive well: ${message}`,
+    `the memory at ${runs[0]?.offset} of region ${regionId} did not arrive well: ${message}`,
     "memory window",
   );
 }

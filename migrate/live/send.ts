@@ -18,6 +18,7 @@ import type { SendProgress } from "./send-meter.ts";
 import { SendWatch } from "./send-watch.ts";
 import type { Session } from "./session.ts";
 import { SourceSide } from "./source-side.ts";
+import type { Step } from "./steps.ts";
 
 export interface SendOptions extends OpenSessionOptions {
   readonly compress: CompressSetting;
@@ -73,6 +74,8 @@ export interface SendReport {
   readonly totalMs: number;
   /** Those that were copied. */
   readonly disks: readonly SentDisk[];
+  /** Of the switch-over. */
+  readonly steps: readonly Step[];
 }
 
 /** Looks at both sides, and moves nothing. */
@@ -247,10 +250,15 @@ async function move(
     if (disks !== undefined) await prepareDisks(session, options.operation, signal);
     const copyDisks = disks && { paths: copies.map(({ path }) => path), sink: disks };
     await driver.startPrecopy(sink, { ...options, signal, ...watch.listeners, copyDisks });
+    side.steps.done("stopped", watch.stoppedMs);
+    side.steps.done("given");
     await sink.finish(disks?.disks.map(({ chunks }) => chunks));
+    side.steps.done("sent");
     await side.give({ type: "sent" });
     watch.tell("loading", memoryBytes, memoryBytes);
-    return session.expect("loaded", signal);
+    const word = await session.expect("loaded", signal);
+    side.steps.done("heard loaded");
+    return word;
   });
   const { resumeMs, address } = await handOver(side, loaded, options.signal);
   const [runningMs, endMs] = [Date.now(), performance.now()];
@@ -270,6 +278,7 @@ async function move(
     },
     disks: disks?.disks ?? [],
     ...{ downtimeMs: runningMs - watch.stoppedMs, loadMs: loaded.loadMs, resumeMs, totalMs: endMs - startMs },
+    steps: side.steps.list,
   };
 }
 

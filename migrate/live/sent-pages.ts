@@ -19,17 +19,26 @@ export class DuplicateTable {
   readonly #hashes = new BigUint64Array(TABLE_ENTRIES);
   readonly #regions = new Uint32Array(TABLE_ENTRIES);
   readonly #offsets = new Float64Array(TABLE_ENTRIES);
+  readonly #windows = new Uint32Array(TABLE_ENTRIES);
+  #window = 0;
 
-  /** The place of an equal page; else this one is noted. */
+  /** What comes next is another window: the receiver looks at its own memory, where a window comes as a whole. */
+  nextWindow(): void {
+    this.#window += 1;
+  }
+
+  /** The place of an equal page of an earlier window; else this one is noted. */
   findOrAdd(page: Uint8Array, regionId: number, offset: number): PagePlace | undefined {
     const hash = Bun.hash.xxHash3(page, this.#seed) | 1n;
     const slot = Number(hash >> 46n);
     if (this.#hashes[slot] === hash) {
+      if (this.#windows[slot] === this.#window) return undefined;
       return { regionId: this.#regions[slot] as number, offset: this.#offsets[slot] as number };
     }
     this.#hashes[slot] = hash;
     this.#regions[slot] = regionId;
     this.#offsets[slot] = offset;
+    this.#windows[slot] = this.#window;
     return undefined;
   }
 }

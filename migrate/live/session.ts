@@ -103,17 +103,17 @@ export class Session implements Disposable {
     return this.#links[number] !== undefined;
   }
 
-  /** Waits for room in the stream; then the frame will arrive, once and in its order, or the session fails. */
-  async send(number: number, type: number, payload: Uint8Array): Promise<void> {
+  /** `plainBytes` are what it is when the peer has unpacked it. Waits for room in the stream; then the frame will arrive, once and in its order, or the session fails. */
+  async send(number: number, type: number, payload: Uint8Array, plainBytes = payload.length): Promise<void> {
     const before = this.#sending[number] as Promise<void>;
     const isFirst = this.#waitingToSend[number] === 0;
-    if (isFirst && this.hasRoom(number)) return this.#sendNow(number, type, payload);
+    if (isFirst && this.hasRoom(number)) return this.#sendNow(number, type, payload, plainBytes);
     this.#waitingToSend[number] = (this.#waitingToSend[number] ?? 0) + 1;
     const mine = before.then(async () => {
       try {
         const room = () => this.hasRoom(number);
         if (!room()) await this.#inTime("stallMs", undefined, (signal) => this.#until(room, signal));
-        this.#sendNow(number, type, payload);
+        this.#sendNow(number, type, payload, plainBytes);
       } finally {
         this.#waitingToSend[number] = (this.#waitingToSend[number] ?? 1) - 1;
       }
@@ -123,23 +123,19 @@ export class Session implements Disposable {
   }
 
   hasRoom(number: number): boolean {
-    return (
-      (this.streams[number] as ReliableStream).keptBytes < (this.#windows[number] as SendWindow).sizeBytes
-    );
+    return this.fillOf(number) < 1;
   }
 
   /** How full the stream is, from 0 to 1 and a little more. */
   fillOf(number: number): number {
-    return (
-      (this.streams[number] as ReliableStream).keptBytes / (this.#windows[number] as SendWindow).sizeBytes
-    );
+    return (this.#windows[number] as SendWindow).fill;
   }
 
-  #sendNow(number: number, type: number, payload: Uint8Array): void {
+  #sendNow(number: number, type: number, payload: Uint8Array, plainBytes: number): void {
     if (this.#failure !== undefined) throw this.#failure;
     const stream = this.streams[number] as ReliableStream;
     const bytes = stream.send(type, payload);
-    (this.#windows[number] as SendWindow).sent(stream.lastSent, bytes.length);
+    (this.#windows[number] as SendWindow).sent(stream.lastSent, bytes.length, plainBytes);
     this.#links[number]?.write(bytes);
   }
 
@@ -387,7 +383,12 @@ export class Session implements Disposable {
 }
 
 /** Frames that are for whoever takes the machine. */
-const DATA_TYPES: ReadonlySet<number> = new Set([FrameType.memory, FrameType.state, FrameType.disk]);
+const DATA_TYPES: ReadonlySet<number> = new Set([
+  FrameType.memory,
+  FrameType.state,
+  FrameType.disk,
+  FrameType.pass,
+]);
 
 /** How long the peer may take to hear why it is over. */
 const ABANDON_MS = 2_000;

@@ -11,10 +11,12 @@ import {
 } from "./handover/source-handover.ts";
 import type { LiveMessage } from "./messages.ts";
 import type { Session } from "./session.ts";
+import { Steps } from "./steps.ts";
 
 /** The source's side of a hand-over: does what its machine of states says, each thing to its end. */
 export class SourceSide {
   #state: SourceState = sourceStart;
+  readonly steps = new Steps();
   readonly #later: SourceEvent[] = [];
   /** The user gave up, and nothing failed. */
   isCancelled = false;
@@ -40,7 +42,10 @@ export class SourceSide {
     for (let next = this.#later.shift(); next !== undefined; next = this.#later.shift()) {
       const { state, effects } = onSourceEvent(this.#state, next);
       this.#state = state;
-      for (const effect of effects) await this.#perform(effect);
+      for (const effect of effects) {
+        await this.#perform(effect);
+        this.steps.done("state" in effect ? `${effect.do} ${effect.state}` : effect.do);
+      }
     }
   }
 
@@ -53,7 +58,7 @@ export class SourceSide {
     const { driver, operation } = this;
     switch (effect.do) {
       case "record":
-        return operation.phase(effect.state, { handover: { state: effect.state } });
+        return this.#record(effect.state);
       case "send":
         return this.#send(effect.message);
       case "release":
@@ -70,6 +75,13 @@ export class SourceSide {
         if (this.#mayStandStill) return;
         return operation.end(this.isCancelled ? { ...effect.outcome, result: "cancelled" } : effect.outcome);
     }
+  }
+
+  #record(state: SourceState["name"]): void {
+    const facts = { handover: { state } };
+    // Recovery takes "releasing" for "sending": the machine stands still meanwhile, and does not wait for the disk.
+    if (state === "releasing") this.operation.note(state, facts);
+    else this.operation.phase(state, facts);
   }
 
   /** It arrives when there is a connection (again); without one, nobody is left to be told. */

@@ -89,6 +89,11 @@ export class Operation implements Disposable {
     this.#append({ entry: "phase", phase, at: now(), facts });
   }
 
+  /** As `phase`, where recovery does the same without it: durable with the next one. */
+  note(phase: string, facts: OperationFacts = {}): void {
+    this.#write({ entry: "phase", phase, at: now(), facts });
+  }
+
   /** A process that this operation has started just now. */
   started(role: string, pid: number): void {
     const identity = identityOf(pid);
@@ -115,8 +120,12 @@ export class Operation implements Disposable {
   }
 
   #append(entry: OperationEntry): void {
-    write(this.fd, entryLine(entry));
+    this.#write(entry);
     syncFile(this.fd);
+  }
+
+  #write(entry: OperationEntry): void {
+    write(this.fd, entryLine(entry));
     this.#record = withEntry(this.#record, entry);
   }
 }

@@ -1,4 +1,5 @@
-import { qmpCpuExpansion, qmpNames } from "./qmp-answers.ts";
+import type { QemuMachine } from "./qemu-machine.ts";
+import { qmpCpuExpansion, qmpCpus, qmpNames } from "./qmp-answers.ts";
 import type { QmpClient } from "./qmp-client.ts";
 import { QmpError } from "./qmp-error.ts";
 
@@ -32,6 +33,17 @@ export async function cpuFeatures(
     if (error instanceof QmpError) return undefined;
     throw error;
   }
+}
+
+/** What the processors of a guest that is there have; undefined where QEMU does not say. */
+export async function guestCpuFeatures(
+  client: QmpClient,
+  { commandLine, cpuType = "" }: Pick<QemuMachine, "commandLine" | "cpuType">,
+): Promise<string[] | undefined> {
+  const [cpu] = await client.request("query-cpus-fast", { answer: qmpCpus });
+  if (cpu === undefined) return undefined;
+  const given = lastOption(commandLine ?? [], "-cpu") ?? cpuType.replace(/(?:-\w+)?-cpu$/, "");
+  return cpuFeatures(client, given, cpu["qom-path"]);
 }
 
 /** The value of an option, the last one where it comes more than once. */

@@ -47,7 +47,14 @@ const PARAMETERS: Readonly<Record<string, unknown>> = {
 
 /** What QEMU starts with (migration/options.c): a vhu that was killed has left others. */
 const DEFAULTS: Readonly<Record<string, unknown>> = { "max-bandwidth": 134_217_728, "downtime-limit": 300 };
-const DEFAULT_OFF = ["return-path", "events", "auto-converge", "dirty-limit", "pause-before-switchover"];
+const DEFAULT_OFF = [
+  "return-path",
+  "events",
+  "auto-converge",
+  "dirty-limit",
+  "pause-before-switchover",
+  "multifd",
+];
 
 /** What differs from a save of a VM that stands still. */
 export interface MigrationOverrides {
@@ -97,7 +104,7 @@ export class MigrationSettings {
     const earlier = isLeftOver
       ? capabilities.map((each) => (DEFAULT_OFF.includes(each.capability) ? { ...each, state: false } : each))
       : capabilities;
-    const names = Object.keys(PARAMETERS).filter((name) => name in parameters);
+    const names = Object.keys(given).filter((name) => name in parameters);
     const pick = (from: Readonly<Record<string, unknown>>) =>
       Object.fromEntries(names.map((name) => [name, from[name]]));
     const settings = new MigrationSettings(

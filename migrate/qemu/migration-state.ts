@@ -3,7 +3,8 @@ import { Deadline } from "../../src/sys/mod.ts";
 import { qmpMigration } from "./qmp-answers.ts";
 import type { QmpClient } from "./qmp-client.ts";
 
-const POLL_MS = 5;
+/** A VM stands still meanwhile. */
+const POLL_MS = 1;
 const ENDED = ["completed", "failed", "cancelled", "none"];
 
 /** Waits until no migration is under way; how it ended, "none" where there was none. */

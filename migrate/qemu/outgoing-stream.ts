@@ -14,10 +14,21 @@ import {
 import type { MoveOptions } from "../driver.ts";
 import { migrationError } from "./migration-state.ts";
 import { giveStreamSocket } from "./migration-stream.ts";
-import type { PageCollector } from "./page-collector.ts";
 import type { QmpClient } from "./qmp-client.ts";
 import { qmpNothing } from "./qmp-messages.ts";
 import { type ParsedStream, StreamParser } from "./stream-parser.ts";
+import type { RamSink } from "./stream-ram.ts";
+
+/** Takes the memory of a stream. */
+export interface MemoryCollector extends RamSink {
+  /** Of pages; those that come again count again. */
+  readonly doneBytes: number;
+  readonly totalBytes: number;
+  /** Until there is room for more of the stream. */
+  ready(): Promise<void>;
+  /** Until all of it is on its way. */
+  finish(): Promise<void>;
+}
 
 const RECEIVE_BYTES = 1 << 20;
 /** In front of what is received, for the record that was not whole: a page, most often. */
@@ -26,6 +37,8 @@ const HEADROOM_BYTES = 8 << 10;
 const TURN_BYTES = 16 << 20;
 /** What came before is being compressed meanwhile, and its Workers want more. */
 const SLICE_MS = 1;
+/** What a look at the stream costs is little, and for so long the VM may stand still unseen. */
+const LOOK_MS = 1;
 /** MIG_RP_MSG_SHUT (1) of 4 bytes, value 0: the destination has all of it and is well. */
 const SHUT_MESSAGE = [0, 1, 0, 4, 0, 0, 0, 0];
 
@@ -36,10 +49,11 @@ const SHUT_MESSAGE = [0, 1, 0, 4, 0, 0, 0, 0];
 export class OutgoingStream implements Disposable {
   readonly #client: QmpClient;
   readonly #socket: UnixSocket;
-  readonly #uri: string;
+  /** What `migrate` is told; undefined where it was called. */
+  readonly #uri: string | undefined;
   readonly #buffer = new NativeBuffer(HEADROOM_BYTES + RECEIVE_BYTES);
 
-  private constructor(client: QmpClient, socket: UnixSocket, uri: string) {
+  private constructor(client: QmpClient, socket: UnixSocket, uri: string | undefined) {
     this.#client = client;
     this.#socket = socket;
     this.#uri = uri;
@@ -50,12 +64,19 @@ export class OutgoingStream implements Disposable {
     return new OutgoingStream(client, socket, uri);
   }
 
+  /** Of a migration that has begun, and whose pages go through channels of their own. */
+  static over(client: QmpClient, socket: UnixSocket): OutgoingStream {
+    return new OutgoingStream(client, socket, undefined);
+  }
+
   /**
    * Starts the migration and reads it to the end of its description, where QEMU waits for an answer, its VM stopped.
    * @throws PeerError when QEMU gives up or is silent, FormatError, CompatibilityError
    */
-  async read(collector: PageCollector, { signal, onProgress }: MoveOptions = {}): Promise<ParsedStream> {
-    await this.#client.request("migrate", { answer: qmpNothing, arguments: { uri: this.#uri }, signal });
+  async read(collector: MemoryCollector, { signal, onProgress }: MoveOptions = {}): Promise<ParsedStream> {
+    if (this.#uri !== undefined) {
+      await this.#client.request("migrate", { answer: qmpNothing, arguments: { uri: this.#uri }, signal });
+    }
     const parser = new StreamParser(collector);
     let sinceTurn = 0;
     for (;;) {
@@ -82,7 +103,8 @@ export class OutgoingStream implements Disposable {
       }
       const parsed = parser.complete();
       if (parsed !== undefined) return parsed;
-      await this.#wait(signal);
+      if (this.#uri === undefined) await this.#look(collector, signal, onProgress);
+      else await this.#wait(signal);
     }
   }
 
@@ -102,6 +124,17 @@ export class OutgoingStream implements Disposable {
     const count = this.#socket.receive(this.#buffer, HEADROOM_BYTES, RECEIVE_BYTES, fds, true);
     disposeAll(fds);
     return count;
+  }
+
+  /** While little comes here: this thread has what the channels bring to send, and must not stand in a system call. */
+  async #look(
+    { doneBytes, totalBytes }: MemoryCollector,
+    signal: AbortSignal | undefined,
+    onProgress: MoveOptions["onProgress"],
+  ): Promise<void> {
+    onProgress?.({ phase: "memory", done: Math.min(doneBytes, totalBytes), total: totalBytes });
+    await Bun.sleep(LOOK_MS);
+    signal?.throwIfAborted();
   }
 
   async #wait(signal: AbortSignal | undefined): Promise<void> {

@@ -18,8 +18,9 @@ import { LocalPrograms } from "../policy/mod.ts";
 import { memoryPieces } from "../ram/mod.ts";
 import type { SnapshotManifest } from "../snapshot/mod.ts";
 import { backgroundSettings, requireBackgroundFit } from "./background-save.ts";
+import { bothOf } from "./both-of.ts";
 import { commitOverlay, hasNode } from "./commit-overlay.ts";
-import { cpuFeatures, lastOption } from "./cpu-features.ts";
+import { guestCpuFeatures } from "./cpu-features.ts";
 import { describeMachine } from "./describe-machine.ts";
 import { dirtyRate } from "./dirty-rate.ts";
 import type { DiskCare } from "./disk-care.ts";
@@ -30,8 +31,9 @@ import { freshBlocks } from "./fresh-memory.ts";
 import { IncomingStream } from "./incoming-stream.ts";
 import { type MigrationOverrides, MigrationSettings, precopySettings } from "./migration-settings.ts";
 import { waitForMigrationEnd } from "./migration-state.ts";
+import { type MemoryTarget, openOutgoing } from "./open-outgoing.ts";
 import { OpenedBlocks } from "./opened-blocks.ts";
-import { OutgoingStream } from "./outgoing-stream.ts";
+import type { MemoryCollector, OutgoingStream } from "./outgoing-stream.ts";
 import { PageCollector } from "./page-collector.ts";
 import { PrecopyWatch } from "./precopy-watch.ts";
 import { requireFit, requireSameDisks } from "./qemu-fit.ts";
@@ -39,7 +41,7 @@ import { parseQemuMachine, type QemuMachine } from "./qemu-machine.ts";
 import { qemuPreflight } from "./qemu-preflight.ts";
 import { qemuProcess } from "./qemu-process.ts";
 import { qemuStorage } from "./qemu-storage.ts";
-import { qmpCpus, qmpStatus } from "./qmp-answers.ts";
+import { qmpStatus } from "./qmp-answers.ts";
 import { QmpClient, type QmpConnectOptions } from "./qmp-client.ts";
 import { qmpNothing } from "./qmp-messages.ts";
 import { quitVm } from "./quit-vm.ts";
@@ -121,11 +123,7 @@ export class QemuDriver implements VmDriver {
   }
 
   async cpuFeatures(): Promise<readonly string[] | undefined> {
-    const [cpu] = await this.#client.request("query-cpus-fast", { answer: qmpCpus });
-    const { commandLine, cpuType = "" } = await describeMachine(this.#client, this.#identities);
-    if (cpu === undefined) return undefined;
-    const given = lastOption(commandLine ?? [], "-cpu") ?? cpuType.replace(/(?:-\w+)?-cpu$/, "");
-    return cpuFeatures(this.#client, given, cpu["qom-path"]);
+    return guestCpuFeatures(this.#client, await describeMachine(this.#client, this.#identities));
   }
 
   dirtyRate(milliseconds: number): Promise<number | undefined> {
@@ -145,7 +143,7 @@ export class QemuDriver implements VmDriver {
     const process = qemuProcess(this.#client.socketInode, this.#client.peerPid);
     using opened = await OpenedBlocks.open(this.#client, process?.pid);
     const collector = new PageCollector(sink, opened);
-    return await this.#copy({ sink, collector }, options, {}, (outgoing, signal) =>
+    return await this.#copy({ sink, collector }, options, {}, (outgoing, _collector, signal) =>
       readStill(outgoing, { collector, opened, sink }, { ...options, signal }),
     );
   }
@@ -155,8 +153,7 @@ export class QemuDriver implements VmDriver {
    * then stands still as after `save`; with `goesOn`, only until QEMU has read its own state.
    */
   async startPrecopy(sink: VmSink, options: PrecopyOptions = {}): Promise<SnapshotManifest> {
-    const collector = new PageCollector(sink);
-    return this.#copy({ sink, collector }, options, precopySettings(options), async (outgoing, outer) => {
+    return this.#copy({ sink }, options, precopySettings(options), async (outgoing, collector, outer) => {
       const watch = new PrecopyWatch(this.#client, options);
       const parsed = await watch.beside((signal) => outgoing.read(collector, { ...options, signal }), outer);
       if (options.onStopped !== undefined && this.#mirrors === undefined) this.#tellStop(options.onStopped);
@@ -183,9 +180,8 @@ export class QemuDriver implements VmDriver {
    */
   async saveInBackground(sink: VmSink, options: MoveOptions = {}): Promise<SnapshotManifest> {
     requireBackgroundFit(await describeMachine(this.#client, this.#identities), this.#care);
-    const collector = new PageCollector(sink);
     const goesOn = { ...options, goesOn: true };
-    return this.#copy({ sink, collector }, goesOn, backgroundSettings, (outgoing, signal) =>
+    return this.#copy({ sink }, goesOn, backgroundSettings, (outgoing, collector, signal) =>
       outgoing.read(collector, { ...options, signal }),
     );
   }
@@ -204,11 +200,16 @@ export class QemuDriver implements VmDriver {
   }
 
   async #copy(
-    { sink, collector }: { sink: VmSink; collector: PageCollector },
+    to: MemoryTarget,
     options: PrecopyOptions,
     settings: MigrationOverrides,
-    read: (outgoing: OutgoingStream, signal: AbortSignal | undefined) => Promise<ParsedStream>,
+    read: (
+      outgoing: OutgoingStream,
+      collector: MemoryCollector,
+      signal: AbortSignal | undefined,
+    ) => Promise<ParsedStream>,
   ): Promise<SnapshotManifest> {
+    const { sink } = to;
     const machine = await describeMachine(this.#client, this.#identities);
     this.#earlierState = machine.runState;
     const keeper = new DiskKeeper(this.#client, machine, { care: this.#care, copies: this.#options.copies });
@@ -219,12 +220,13 @@ export class QemuDriver implements VmDriver {
     await mirrors?.untilReady(options.signal);
     const atSwitchover = mirrors === undefined ? {} : { "pause-before-switchover": true };
     const capabilities = { ...settings.capabilities, ...keeper.settings.capabilities, ...atSwitchover };
-    this.#settings = await MigrationSettings.apply(this.#client, { ...settings, capabilities });
-    const outgoing = await OutgoingStream.open(this.#client);
-    this.#outgoing = outgoing;
+    const outgoing = await openOutgoing(this.#client, to, { ...settings, capabilities });
+    const { collector, stream } = outgoing;
+    [this.#settings, this.#outgoing] = [outgoing.settings, stream];
     const parsed = await (mirrors ?? keeper).beside(async (signal) => {
       try {
-        return await read(outgoing, signal);
+        const signals = [signal, outgoing.signal].filter((each) => each !== undefined);
+        return await read(stream, collector, AbortSignal.any(signals));
       } catch (error) {
         // QEMU may be in the middle of a write to us and answer nothing meanwhile, what the keeper has asked included (seen).
         this.#closeOutgoing();
@@ -232,11 +234,17 @@ export class QemuDriver implements VmDriver {
       }
     }, options);
     // As they are now that the VM stands still and has flushed them.
-    const kept = await keeper.keep(machine.workingFolder, machine.backends, options);
-    if (options.goesOn) this.#closeOutgoing();
-    const disks = await keeper.digest(kept, options);
-    await collector.finish();
-    writeRest(sink, parsed);
+    const disks = await bothOf(
+      async () => {
+        const kept = await keeper.keep(machine.workingFolder, machine.backends, options);
+        if (options.goesOn) this.#closeOutgoing();
+        return keeper.digest(kept, options);
+      },
+      async () => {
+        await collector.finish();
+        writeRest(sink, parsed);
+      },
+    );
     options.onProgress?.({ phase: "memory", done: collector.totalBytes, total: collector.totalBytes });
     const saved: QemuMachine = {
       ...machine,

@@ -98,6 +98,10 @@ export class QmpClient implements Disposable {
     return this.#socket.peerCredentials().pid;
   }
 
+  get peerUser(): number {
+    return this.#socket.peerCredentials().uid;
+  }
+
   /** Of our end of the connection: the kernel knows by it who has the other. */
   get socketInode(): number {
     return fstatSync(this.#socket.fd.number).ino;

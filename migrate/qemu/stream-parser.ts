@@ -254,7 +254,8 @@ export class StreamParser {
     const record = this.#ram.read(this.#input);
     if (record === "blocks" && this.#openType !== SECTION.start) this.#fail("the memory blocks come late");
     if (record === "end") this.#phase = "footer";
-    return record !== "page" && this.#openType !== SECTION.part;
+    // Kept is what a stream without channels has.
+    return record !== "page" && record !== "flush" && this.#openType !== SECTION.part;
   }
 
   #readFooter(): boolean {

@@ -12,9 +12,12 @@ export interface RamSink {
   zeroPage(block: number, offset: number): void;
   /** The VM has stopped, its devices are quiet: memory stays as it is now, and what comes is the last of it. */
   standsStill?(): void;
+  /** Pages come through multifd channels, which are synchronised here. Without it, such a stream is refused. */
+  flush?(): void;
+  sectionEnd?(): void;
 }
 
-export type RamRecord = "blocks" | "page" | "end";
+export type RamRecord = "blocks" | "page" | "flush" | "end";
 
 const FLAGS_MASK = TARGET_PAGE_BYTES - 1;
 
@@ -47,7 +50,14 @@ export class RamReader {
     const { high, low } = input.u64();
     const flags = low & FLAGS_MASK;
     const address = high * 2 ** 32 + (low - flags);
-    if (flags === RAM_FLAG.endOfSection) return "end";
+    if (flags === RAM_FLAG.endOfSection) {
+      this.#sink.sectionEnd?.();
+      return "end";
+    }
+    if (flags === RAM_FLAG.multifdFlush && this.#sink.flush !== undefined) {
+      this.#sink.flush();
+      return "flush";
+    }
     if (flags === RAM_FLAG.memSize) {
       this.#readBlocks(input, address);
       return "blocks";

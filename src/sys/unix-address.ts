@@ -93,6 +93,24 @@ export class UnixListener implements Disposable {
     }
   }
 
+  /** Listens at a name that no file stands for: of this network namespace, and anybody in it may connect. */
+  static abstract(name: string, backlog = 16): UnixListener {
+    const label = `abstract socket ${name}`;
+    const encoded = new TextEncoder().encode(`\0${name}`);
+    const address = new NativeBuffer(2 + encoded.length);
+    address.view.setUint16(0, AF_UNIX, true);
+    address.bytes.set(encoded, 2);
+    const fd = newSocket(label);
+    try {
+      check(libc.bind(fd.number, address.address, address.sizeBytes), "bind", label);
+      check(libc.listen(fd.number, backlog), "listen", label);
+      return new UnixListener(fd, undefined);
+    } catch (error) {
+      fd[Symbol.dispose]();
+      throw error;
+    }
+  }
+
   /** The next connection. Waits in line. */
   accept(): UnixSocket {
     const { fd, path = this.fd.label } = this;
