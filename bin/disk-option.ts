@@ -1,4 +1,4 @@
-import type { DiskCare } from "../migrate/mod.ts";
+import type { DiskCare } from "../migrate/qemu/mod.ts";
 import { UsageError } from "../src/errors.ts";
 
 export const DISKS_OPTION =

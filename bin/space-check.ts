@@ -1,6 +1,6 @@
 import { statfsSync } from "node:fs";
 import { dirname } from "node:path";
-import type { PreflightCheck, VmDriver } from "../migrate/mod.ts";
+import type { PreflightCheck, VmDriver } from "../migrate/driver.ts";
 import { formatBytes } from "./output/format.ts";
 
 /** Memory that is in use compresses to a quarter or so; with less room than an eighth there is no point in trying. */

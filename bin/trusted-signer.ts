@@ -1,4 +1,4 @@
-import { TrustedKeys } from "../migrate/mod.ts";
+import { TrustedKeys } from "../migrate/policy/mod.ts";
 import { readSigner, type SnapshotReader } from "../migrate/snapshot/mod.ts";
 
 /** The name of the trusted key that signed a snapshot, every byte of it checked. @throws FormatError for a wrong signature */

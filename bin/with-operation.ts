@@ -1,5 +1,10 @@
 import { resolve } from "node:path";
-import { OPERATION_VARIABLE, Operation, type OperationStart, OperationsLog } from "../migrate/mod.ts";
+import {
+  OPERATION_VARIABLE,
+  Operation,
+  type OperationStart,
+  OperationsLog,
+} from "../migrate/operations/mod.ts";
 import { CancelledError, VhuError } from "../src/errors.ts";
 import type { Address } from "./address.ts";
 

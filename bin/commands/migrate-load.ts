@@ -1,15 +1,9 @@
 import { resolve } from "node:path";
 import type { Command } from "commander";
-import {
-  isQemuMachine,
-  loadMachine,
-  MachineProcess,
-  type Operation,
-  type OperationProgress,
-  OwnSnapshots,
-  parseMachineConfig,
-  requireMayStart,
-} from "../../migrate/mod.ts";
+import { loadMachine } from "../../migrate/load.ts";
+import type { Operation, OperationProgress } from "../../migrate/operations/mod.ts";
+import { OwnSnapshots, requireMayStart } from "../../migrate/policy/mod.ts";
+import { isQemuMachine } from "../../migrate/qemu/mod.ts";
 import type { SnapshotReader } from "../../migrate/snapshot/mod.ts";
 import { CompatibilityError } from "../../src/errors.ts";
 import { aboutLater } from "../about.ts";
@@ -172,6 +166,8 @@ async function loadIntoNewMachine(
     return;
   }
   requireMayStart(reader.root, { own: new OwnSnapshots(), trust: options.trust ?? false, signer });
+  const { parseMachineConfig } = await import("../../migrate/machine-file/mod.ts");
+  const { MachineProcess } = await import("../../migrate/machine/mod.ts");
   const socket = options.socket ?? parseMachineConfig(machine, "manifest").socket;
   const runsAt = absoluteAddress({ kind: "machine", path: socket });
   options.operation?.phase("starting", { runsAt, sockets: [resolve(socket)] });

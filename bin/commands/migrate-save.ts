@@ -1,12 +1,7 @@
 import type { Command } from "commander";
-import {
-  type ChangesBy,
-  DiskCopies,
-  OwnSnapshots,
-  requirePassed,
-  type SaveResult,
-  saveMachine,
-} from "../../migrate/mod.ts";
+import { DiskCopies } from "../../migrate/disks/mod.ts";
+import { OwnSnapshots } from "../../migrate/policy/mod.ts";
+import { type ChangesBy, requirePassed, type SaveResult, saveMachine } from "../../migrate/save.ts";
 import { newFileKey, type SnapshotReader } from "../../migrate/snapshot/mod.ts";
 import { version } from "../../package.json" with { type: "json" };
 import { UsageError } from "../../src/errors.ts";

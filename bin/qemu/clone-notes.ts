@@ -1,4 +1,4 @@
-import type { QemuMachine } from "../../migrate/mod.ts";
+import type { QemuMachine } from "../../migrate/qemu/mod.ts";
 
 /** What is the same in every VM that is loaded from one snapshot, for somebody who loads a second one. */
 export function cloneNotes(

@@ -1,6 +1,6 @@
 import { statSync } from "node:fs";
 import { resolve } from "node:path";
-import type { DiskChange, PropertyChange, QemuMachine } from "../../migrate/mod.ts";
+import type { DiskChange, PropertyChange, QemuMachine } from "../../migrate/qemu/mod.ts";
 import { UsageError } from "../../src/errors.ts";
 
 type QemuDisk = QemuMachine["disks"][number];

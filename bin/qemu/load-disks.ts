@@ -1,17 +1,9 @@
 import { mkdirSync, rmSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
-import {
-  checkDiskCopy,
-  copyImage,
-  diskSource,
-  type MoveOptions,
-  type QemuMachine,
-  requireAllowedChain,
-  requireAllowedFile,
-  requireSameSources,
-  type StoredDiskCopy,
-  unsealDiskCopy,
-} from "../../migrate/mod.ts";
+import { checkDiskCopy, copyImage, type StoredDiskCopy, unsealDiskCopy } from "../../migrate/disks/mod.ts";
+import type { MoveOptions } from "../../migrate/driver.ts";
+import { requireAllowedChain, requireAllowedFile } from "../../migrate/policy/mod.ts";
+import { diskSource, type QemuMachine, requireSameSources } from "../../migrate/qemu/mod.ts";
 import { CompatibilityError, PeerError } from "../../src/errors.ts";
 import { O, openFile } from "../../src/sys/mod.ts";
 import { changeOf, type GivenDisk, givenDisks } from "./load-changes.ts";

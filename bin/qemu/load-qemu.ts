@@ -1,20 +1,17 @@
 import { mkdirSync } from "node:fs";
 import { resolve } from "node:path";
-import type { LoadOptions as MoveOptions } from "../../migrate/mod.ts";
+import { type BackendCommand, StartedBackends } from "../../migrate/backends/mod.ts";
+import type { LoadOptions as MoveOptions } from "../../migrate/load.ts";
+import { loadNewQemu } from "../../migrate/load-new-qemu.ts";
+import { type LocalPrograms, OwnSnapshots, requireMayStart } from "../../migrate/policy/mod.ts";
 import {
-  type BackendCommand,
   type LoadPlan,
-  type LocalPrograms,
-  loadNewQemu,
   loadPlan,
-  OwnSnapshots,
   parseQemuMachine,
   QemuLaunch,
   type QemuMachine,
-  requireMayStart,
-  StartedBackends,
   shareMemory,
-} from "../../migrate/mod.ts";
+} from "../../migrate/qemu/mod.ts";
 import type { SnapshotReader } from "../../migrate/snapshot/mod.ts";
 import type { CommandContext } from "../command.ts";
 import { localPrograms } from "../local-programs.ts";

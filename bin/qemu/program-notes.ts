@@ -1,10 +1,6 @@
-import {
-  identityDifference,
-  type LoadPlan,
-  type LocalPrograms,
-  ProgramIdentities,
-  type QemuMachine,
-} from "../../migrate/mod.ts";
+import { identityDifference, ProgramIdentities } from "../../migrate/backends/mod.ts";
+import type { LocalPrograms } from "../../migrate/policy/mod.ts";
+import type { LoadPlan, QemuMachine } from "../../migrate/qemu/mod.ts";
 
 /** Where a back-end is another program than the one that gave its state: it may refuse that state, or read it otherwise. */
 export async function programNotes(

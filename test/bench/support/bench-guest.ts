@@ -30,7 +30,7 @@ export class BenchGuest {
     const disk = join(folder, "data.raw");
     await output({ words: [...program("fill-guest-memory"), disk, `${DATA_BYTES}`] });
     const init = `mount -o remount,size=90% /tmp
-cat /dev/vda > /tmp/data
+dd if=/dev/vda of=/tmp/data bs=1M iflag=direct 2>/dev/null || cat /dev/vda > /tmp/data
 echo FILLED
 i=0; while :; do i=$((i+1)); echo "COUNT $i"; done`;
     return new BenchGuest(folder, buildGuest({ dir: folder, modules: ["virtio_blk"], init }), disk);
