@@ -17,8 +17,7 @@ const SEED = "20261125";
 export const snapshot: Bench = {
   name: "snapshot",
   meaning: `${MEMORY_BYTES / GIB} GiB of a guest's memory to a snapshot and back, against zstd, sha256sum and itself; all in ${FOLDER}`,
-  // As much as one array can have.
-  memoryBytes: Math.min(MEMORY_BYTES, 4 * GIB - 1),
+  memoryBytes: 2 * MEMORY_BYTES,
   async prepare({ say }) {
     const isThere = requirePeers(["qemu-system-x86_64", "guest-kernel", "busybox"]) !== undefined;
     if (!isThere || Bun.which("zstd") === null) {
