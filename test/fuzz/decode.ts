@@ -13,6 +13,7 @@ import {
   deviceStateForms,
 } from "../../migrate/decode/mod.ts";
 import { FormatError } from "../../src/errors.ts";
+import { fuzzFromShell } from "./count-outcomes.ts";
 import { mutate, randomNumbers } from "./mutate.ts";
 import { resealState } from "./state.ts";
 
@@ -55,10 +56,4 @@ export function fuzzDecode(seed: number, iterations: number): Map<string, number
   return outcomes;
 }
 
-if (import.meta.main) {
-  const [seed, iterations] = [
-    Number(process.argv[2] ?? Date.now() % 1e9),
-    Number(process.argv[3] ?? 100_000),
-  ];
-  console.log(`seed ${seed}, ${iterations} inputs`, fuzzDecode(seed, iterations));
-}
+if (import.meta.main) await fuzzFromShell(fuzzDecode);

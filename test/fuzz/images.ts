@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { decodeToken, encodeToken } from "../../migrate/live/pairing-token.ts";
 import { parseQcow2References } from "../../migrate/policy/qcow2-header.ts";
 import { FormatError, UsageError } from "../../src/errors.ts";
-import { mutate, randomNumbers } from "./mutate.ts";
+import { countOutcomes, fuzzFromShell } from "./count-outcomes.ts";
 
 const CORPUS = join(import.meta.dir, "corpus", "images");
 
@@ -41,21 +41,7 @@ export function runImage(bytes: Uint8Array): string {
 
 /** How often each outcome was seen. */
 export function fuzzImages(seed: number, iterations: number): Map<string, number> {
-  const random = randomNumbers(seed);
-  const corpus = imageCorpus();
-  const outcomes = new Map<string, number>();
-  for (let index = 0; index < iterations; index += 1) {
-    const one = corpus[random(corpus.length)]![1];
-    const outcome = runImage(mutate(one, corpus[random(corpus.length)]![1], random));
-    outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
-  }
-  return outcomes;
+  return countOutcomes(imageCorpus(), seed, iterations, runImage);
 }
 
-if (import.meta.main) {
-  const [seed, iterations] = [
-    Number(process.argv[2] ?? Date.now() % 1e9),
-    Number(process.argv[3] ?? 100_000),
-  ];
-  console.log(`seed ${seed}, ${iterations} inputs`, fuzzImages(seed, iterations));
-}
+if (import.meta.main) await fuzzFromShell(fuzzImages);

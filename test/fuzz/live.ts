@@ -22,7 +22,7 @@ import { decodeStatePiece } from "../../migrate/live/state-frame.ts";
 import { FormatError } from "../../src/errors.ts";
 import { MAX_LIVE_FRAME_BYTES } from "../../src/limits.ts";
 import { xxh3 } from "../../src/state/mod.ts";
-import { mutate, randomNumbers } from "./mutate.ts";
+import { countOutcomes, fuzzFromShell } from "./count-outcomes.ts";
 
 const CORPUS = join(import.meta.dir, "corpus", "live");
 const HEAD_BYTES = 16;
@@ -83,24 +83,11 @@ export function resealLive(bytes: Uint8Array): void {
 
 /** How often each outcome was seen. */
 export function fuzzLive(seed: number, iterations: number): Map<string, number> {
-  const random = randomNumbers(seed);
-  const corpus = liveCorpus();
-  const outcomes = new Map<string, number>();
-  for (let index = 0; index < iterations; index += 1) {
-    const original = corpus[random(corpus.length)]![1];
-    const bytes = mutate(original, corpus[random(corpus.length)]![1], random);
+  return countOutcomes(liveCorpus(), seed, iterations, (bytes, random) => {
     const isMended = random(3) > 0;
     if (isMended) resealLive(bytes);
-    const outcome = runLive(bytes, 1 + random(4096));
-    outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
-  }
-  return outcomes;
+    return runLive(bytes, 1 + random(4096));
+  });
 }
 
-if (import.meta.main) {
-  const [seed, iterations] = [
-    Number(process.argv[2] ?? Date.now() % 1e9),
-    Number(process.argv[3] ?? 100_000),
-  ];
-  console.log(`seed ${seed}, ${iterations} inputs`, fuzzLive(seed, iterations));
-}
+if (import.meta.main) await fuzzFromShell(fuzzLive);

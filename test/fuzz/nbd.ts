@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { NbdDecoder } from "../../migrate/storage/nbd-decoder.ts";
 import { FormatError } from "../../src/errors.ts";
 import { MAX_NBD_WRITE_BYTES } from "../../src/limits.ts";
-import { mutate, randomNumbers } from "./mutate.ts";
+import { countOutcomes, fuzzFromShell } from "./count-outcomes.ts";
 
 const CORPUS = join(import.meta.dir, "corpus", "nbd");
 const DISK_BYTES = 1 << 20;
@@ -47,22 +47,7 @@ export function runNbd(bytes: Uint8Array, pieceBytes: number): string {
 
 /** How often each outcome was seen. */
 export function fuzzNbd(seed: number, iterations: number): Map<string, number> {
-  const random = randomNumbers(seed);
-  const corpus = nbdCorpus();
-  const outcomes = new Map<string, number>();
-  for (let index = 0; index < iterations; index += 1) {
-    const original = corpus[random(corpus.length)]![1];
-    const bytes = mutate(original, corpus[random(corpus.length)]![1], random);
-    const outcome = runNbd(bytes, 1 + random(4096));
-    outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
-  }
-  return outcomes;
+  return countOutcomes(nbdCorpus(), seed, iterations, (bytes, random) => runNbd(bytes, 1 + random(4096)));
 }
 
-if (import.meta.main) {
-  const [seed, iterations] = [
-    Number(process.argv[2] ?? Date.now() % 1e9),
-    Number(process.argv[3] ?? 100_000),
-  ];
-  console.log(`seed ${seed}, ${iterations} inputs`, fuzzNbd(seed, iterations));
-}
+if (import.meta.main) await fuzzFromShell(fuzzNbd);

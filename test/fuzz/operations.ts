@@ -10,6 +10,7 @@ import { assessLoad, assessSave } from "../../migrate/mod.ts";
 import { parseEntries } from "../../migrate/operations/entry-lines.ts";
 import { recordOf } from "../../migrate/operations/operation-record.ts";
 import { VhuError } from "../../src/errors.ts";
+import { fuzzFromShell } from "./count-outcomes.ts";
 import { mutate, randomNumbers } from "./mutate.ts";
 
 const CORPUS = join(import.meta.dir, "corpus", "operations");
@@ -59,10 +60,4 @@ export async function fuzzOperations(seed: number, iterations: number): Promise<
   return outcomes;
 }
 
-if (import.meta.main) {
-  const [seed, iterations] = [
-    Number(process.argv[2] ?? Date.now() % 1e9),
-    Number(process.argv[3] ?? 100_000),
-  ];
-  console.log(`seed ${seed}, ${iterations} inputs`, await fuzzOperations(seed, iterations));
-}
+if (import.meta.main) await fuzzFromShell(fuzzOperations);

@@ -9,6 +9,7 @@ import { FormatError } from "../../src/errors.ts";
 import { blockChecksum } from "../../src/state/frame.ts";
 import { decodeState, xxh3 } from "../../src/state/mod.ts";
 import { unpackValue } from "../../src/state/msgpack.ts";
+import { fuzzFromShell } from "./count-outcomes.ts";
 import { mutate, randomNumbers } from "./mutate.ts";
 
 export const STATE_CORPUS = join(import.meta.dir, "corpus", "state");
@@ -77,10 +78,4 @@ export function fuzzState(seed: number, iterations: number): Map<string, number>
   return outcomes;
 }
 
-if (import.meta.main) {
-  const [seed, iterations] = [
-    Number(process.argv[2] ?? Date.now() % 1e9),
-    Number(process.argv[3] ?? 100_000),
-  ];
-  console.log(`seed ${seed}, ${iterations} inputs`, fuzzState(seed, iterations));
-}
+if (import.meta.main) await fuzzFromShell(fuzzState);
