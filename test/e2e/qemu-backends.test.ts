@@ -25,6 +25,7 @@ import {
 import { startPeerBackend } from "../support/peer-backend.ts";
 import { isAlive, killQuietly, processesOf, waitUntil } from "../support/started-machines.ts";
 import { startVhu } from "../support/vhu-process.ts";
+import { endAllOf, expectDone } from "../support/vm-folder.ts";
 
 const peers = requirePeers(["qemu-system-x86_64", "guest-kernel", "busybox", "virtiofsd"]);
 const IMAGE_BYTES = 32 << 20;
@@ -47,21 +48,12 @@ beforeEach(() => {
   const command = JSON.stringify(peers?.virtiofsd.command ?? []);
   writeFileSync(join(dir, "config", "vhu", "programs.toml"), `virtiofsd = ${command}\n`);
 });
-afterEach(async () => {
-  for (const pid of started.splice(0)) killQuietly(pid);
-  await waitUntil(() => processesOf(dir).length === 0);
-  rmSync(dir, { recursive: true, force: true });
-});
+afterEach(() => endAllOf(dir, started));
 
 const vhu = (...words: string[]): Promise<Ran> =>
   runVhu(["migrate", ...words], {
     env: { XDG_STATE_HOME: join(dir, "state"), XDG_CONFIG_HOME: join(dir, "config") },
   });
-
-function expectDone(ran: Ran): void {
-  expect(ran.stderr).toBe("");
-  expect(ran.status).toBe(0);
-}
 
 /** The disk has a file system of the guest's; it writes to files that it opened before the save, on both. */
 const BEFORE = `mke2fs -F /dev/vda >/dev/null && mkdir /disk && mount -t ext2 /dev/vda /disk && mkdir /share \\

@@ -26,8 +26,9 @@ import {
   startListening,
   waitForBeats,
 } from "../support/living-guest.ts";
-import { killQuietly, processesOf, waitUntil } from "../support/started-machines.ts";
+import { waitUntil } from "../support/started-machines.ts";
 import { startVhu } from "../support/vhu-process.ts";
+import { endAllOf, expectDone, migrateIn } from "../support/vm-folder.ts";
 
 const peers = requirePeers(["qemu-system-x86_64", "qemu-img", "guest-kernel", "busybox"]);
 const TEST_TIMEOUT_MS = 4 * BOOT_TIMEOUT_MS;
@@ -44,19 +45,9 @@ beforeEach(() => {
     truncateSync(join(dir, name), IMAGE_BYTES);
   }
 });
-afterEach(async () => {
-  for (const pid of started.splice(0)) killQuietly(pid);
-  await waitUntil(() => processesOf(dir).length === 0);
-  rmSync(dir, { recursive: true, force: true });
-});
+afterEach(() => endAllOf(dir, started));
 
-const vhu = (...words: string[]): Promise<Ran> =>
-  runVhu(["migrate", ...words], { env: { XDG_STATE_HOME: join(dir, "state") } });
-
-function expectDone(ran: Ran): void {
-  expect(ran.stderr).toBe("");
-  expect(ran.status).toBe(0);
-}
+const vhu = (...words: string[]): Promise<Ran> => migrateIn(dir, words);
 
 /** Each count is written to each disk, and read back from it, past the page cache. */
 function guestWith(disks: readonly string[]) {

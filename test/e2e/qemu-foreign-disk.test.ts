@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { copyFileSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdtempSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { QemuMachine } from "../../migrate/mod.ts";
@@ -14,7 +14,8 @@ import {
   waitForBeats,
 } from "../support/living-guest.ts";
 import { startPeerBackend } from "../support/peer-backend.ts";
-import { isAlive, killQuietly, processesOf, waitUntil } from "../support/started-machines.ts";
+import { isAlive, killQuietly, waitUntil } from "../support/started-machines.ts";
+import { endAllOf, expectDone, migrateIn } from "../support/vm-folder.ts";
 
 const peers = requirePeers(["qemu-system-x86_64", "guest-kernel", "busybox", "qemu-storage-daemon"]);
 
@@ -27,19 +28,9 @@ beforeEach(() => {
   writeFileSync(join(dir, "a.raw"), "");
   truncateSync(join(dir, "a.raw"), 16 << 20);
 });
-afterEach(async () => {
-  for (const pid of started.splice(0)) killQuietly(pid);
-  await waitUntil(() => processesOf(dir).length === 0);
-  rmSync(dir, { recursive: true, force: true });
-});
+afterEach(() => endAllOf(dir, started));
 
-const vhu = (...words: string[]): Promise<Ran> =>
-  runVhu(["migrate", ...words], { env: { XDG_STATE_HOME: join(dir, "state") } });
-
-function expectDone(ran: Ran): void {
-  expect(ran.stderr).toBe("");
-  expect(ran.status).toBe(0);
-}
+const vhu = (...words: string[]): Promise<Ran> => migrateIn(dir, words);
 
 function machineIn(path: string): QemuMachine {
   using reader = SnapshotReader.open(path);

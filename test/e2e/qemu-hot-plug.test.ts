@@ -1,11 +1,11 @@
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { z } from "zod";
 import type { QemuMachine } from "../../migrate/mod.ts";
 import { SnapshotReader } from "../../migrate/snapshot/mod.ts";
-import { type Ran, runVhu } from "../bin/run-vhu.ts";
+import type { Ran } from "../bin/run-vhu.ts";
 import { type RunningQemu, requirePeers } from "../peers/mod.ts";
 import {
   BOOT_TIMEOUT_MS,
@@ -15,8 +15,9 @@ import {
   startListening,
   waitForBeats,
 } from "../support/living-guest.ts";
-import { isAlive, killQuietly, processesOf, waitUntil } from "../support/started-machines.ts";
+import { isAlive, waitUntil } from "../support/started-machines.ts";
 import { startVhu } from "../support/vhu-process.ts";
+import { endAllOf, expectDone, migrateIn } from "../support/vm-folder.ts";
 
 const peers = requirePeers(["qemu-system-x86_64", "guest-kernel", "busybox"]);
 const MIB = 1 << 20;
@@ -28,19 +29,9 @@ beforeEach(() => {
   dir = mkdtempSync(join(tmpdir(), "vhu-qp-"));
   file = join(dir, "vm.vhu");
 });
-afterEach(async () => {
-  for (const pid of started.splice(0)) killQuietly(pid);
-  await waitUntil(() => processesOf(dir).length === 0);
-  rmSync(dir, { recursive: true, force: true });
-});
+afterEach(() => endAllOf(dir, started));
 
-const vhu = (...words: string[]): Promise<Ran> =>
-  runVhu(["migrate", ...words], { env: { XDG_STATE_HOME: join(dir, "state") } });
-
-function expectDone(ran: Ran): void {
-  expect(ran.stderr).toBe("");
-  expect(ran.status).toBe(0);
-}
+const vhu = (...words: string[]): Promise<Ran> => migrateIn(dir, words);
 
 /** Takes what was plugged in into use, and tells what it has. */
 const EACH = `for f in /sys/devices/system/cpu/cpu*/online; do [ "$(cat $f)" = 1 ] || echo 1 >$f; done 2>/dev/null

@@ -22,6 +22,7 @@ import {
   startListening,
   waitForBeats,
 } from "../support/living-guest.ts";
+import { expectDone } from "../support/vm-folder.ts";
 
 const peers = requirePeers(["qemu-system-x86_64", "guest-kernel", "busybox"]);
 const TEST_TIMEOUT_MS = 3 * BOOT_TIMEOUT_MS;
@@ -48,11 +49,6 @@ const waiting = (name: string, args: readonly string[] = [], memoryMib = MEMORY_
     args: ["-incoming", "defer", ...args],
   });
 const address = (qemu: RunningQemu) => `qmp:${qemu.qmpPath}`;
-
-function expectDone(ran: Ran): void {
-  expect(ran.stderr).toBe("");
-  expect(ran.status).toBe(0);
-}
 
 test.skipIf(!peers)(
   "a VM is saved and goes on; after SIGKILL it is loaded twice, and each is the same life",

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { chmodSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdtempSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { PROGRAM, runVhu } from "../bin/run-vhu.ts";
@@ -11,8 +11,9 @@ import {
   startListening,
   waitForBeats,
 } from "../support/living-guest.ts";
-import { isAlive, killQuietly, processesOf, waitUntil } from "../support/started-machines.ts";
+import { isAlive, killQuietly, waitUntil } from "../support/started-machines.ts";
 import { startVhu } from "../support/vhu-process.ts";
+import { endAllOf } from "../support/vm-folder.ts";
 
 const peers = requirePeers(["qemu-system-x86_64", "guest-kernel", "busybox"]);
 
@@ -25,11 +26,7 @@ beforeEach(() => {
   writeFileSync(join(dir, "disk.raw"), "");
   truncateSync(join(dir, "disk.raw"), 16 << 20);
 });
-afterEach(async () => {
-  for (const pid of started.splice(0)) killQuietly(pid);
-  await waitUntil(() => processesOf(dir).length === 0);
-  rmSync(dir, { recursive: true, force: true });
-});
+afterEach(() => endAllOf(dir, started));
 
 /** As systemd-run(1) --scope: notes its words, and becomes the command that stands after "--". */
 const SYSTEMD_RUN = `#!/bin/sh
